@@ -1,0 +1,17 @@
+"""trio-dagnats: the trio-native worker SDK for DagNats workflows.
+
+Layers; imports point down only, and a test checks it on the real imports::
+
+    cli, testing    the command line; the in-memory broker and pytest fixtures
+    worker          handlers, contexts, attempts, and the nurseries that hold them
+    client          register, start, wait, signal, cancel, list
+    local           a real nats-server as a child process, and a local engine
+    attempt         rules of one attempt: outcomes, its life as a table, notes (no I/O)
+    transport       the port, nats-py through trio-asyncio behind it, the in-memory broker
+    wire            facts and rules of the wire: names, tasks, events, workflows (no I/O)
+    errors          the one exception tree
+
+``client``, ``local``, ``attempt`` and ``transport`` do not import each other, but ``client`` and
+``local`` use ``transport``. Only ``transport`` imports nats, asyncio or trio_asyncio, and late:
+importing this package changes nothing in the process.
+"""

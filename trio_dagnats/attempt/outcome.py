@@ -1,0 +1,145 @@
+"""What a handler meant by how it ended (design 2)."""
+
+from dataclasses import dataclass
+from typing import final
+
+from trio_dagnats.errors import Fatal, HandlerError, RateLimited, Retryable, UsageError, unfold
+from trio_dagnats.wire import events
+from trio_dagnats.wire.events import Event, FailureType
+from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.trace import TraceContext
+
+MAX_IN_PLACE = 5
+"""Retries in place before the engine's policy decides, so that no run can wedge."""
+FIRST_IN_PLACE_DELAY = 1.0
+MAX_IN_PLACE_DELAY = 60.0
+SHOWN_MEMBERS = 5
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The step is done; ``output`` is JSON, empty for none."""
+
+    output: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """This iteration of a loop is done; ``output`` is JSON, empty for none."""
+
+    output: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The attempt failed; ``retry_after_ms`` counts for ``RETRY_AFTER`` only."""
+
+    kind: FailureType
+    error: str
+    retry_after_ms: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryInPlace:
+    """Redeliver the same attempt; ``delay`` in seconds, None for a growing one."""
+
+    error: str
+    delay: float | None
+
+
+Outcome = Completed | Continued | Failed | RetryInPlace
+"""How an attempt can end by its handler's doing."""
+
+
+def classify(error: BaseException) -> Failed | RetryInPlace:
+    """Say what an exception means; looks through groups and causes.
+
+    Any ``Fatal`` wins, then the longest ``RateLimited``, then ``Retryable``; anything else is for
+    the engine's retry policy. A handler's own timeout (``trio.TooSlowError``) is such an error.
+    """
+    found = list(unfold(error))
+    for fatal in found:
+        if isinstance(fatal, Fatal):
+            return Failed(kind=FailureType.NON_RETRIABLE, error=describe(fatal))
+    limits = [e for e in found if isinstance(e, RateLimited)]
+    if limits:
+        longest = max(limits, key=lambda e: e.after)
+        after_ms = round(min(longest.after, 1e6) * 1000)
+        return Failed(
+            kind=FailureType.RETRY_AFTER, error=describe(longest), retry_after_ms=after_ms
+        )
+    for retryable in found:
+        if isinstance(retryable, Retryable):
+            return RetryInPlace(error=describe(retryable), delay=retryable.delay)
+    return Failed(kind=FailureType.RETRIABLE, error=describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an exception: on-purpose errors say only what their raiser wrote."""
+    if isinstance(error, BaseExceptionGroup):
+        return _describe_group(error)
+    if isinstance(error, HandlerError | UsageError):
+        return str(error)
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def in_place_delay(times: int, wanted: float | None, jitter: float) -> float:
+    """Return the seconds before the ``times``-th retry in place (from 1).
+
+    Args:
+        times: which retry it is.
+        wanted: the handler's own delay, taken as it is.
+        jitter: a random number from 0 to 1; spreads what failed together.
+    """
+    if wanted is not None:
+        return wanted
+    grown = FIRST_IN_PLACE_DELAY * 2.0 ** (times - 1)
+    return min(grown, MAX_IN_PLACE_DELAY) * (0.5 + jitter / 2)
+
+
+def event_for(  # noqa: PLR0913 - an outcome, and what its event is made of
+    outcome: Completed | Continued | Failed,
+    task: Task,
+    *,
+    dispatch: int,
+    worker_id: str,
+    time_ns: int,
+    trace: TraceContext,
+    iteration: int,
+) -> Event:
+    """Return the event of an outcome."""
+    if isinstance(outcome, Completed):
+        return events.completed(
+            task, outcome.output, worker_id=worker_id, time_ns=time_ns, trace=trace
+        )
+    if isinstance(outcome, Continued):
+        return events.continued(
+            task,
+            outcome.output,
+            dispatch=dispatch,
+            iteration=iteration,
+            time_ns=time_ns,
+            trace=trace,
+        )
+    return events.failed(
+        task,
+        outcome.kind,
+        outcome.error,
+        retry_after_ms=outcome.retry_after_ms,
+        worker_id=worker_id,
+        time_ns=time_ns,
+        trace=trace,
+    )
+
+
+def _describe_group(group: BaseExceptionGroup[BaseException]) -> str:
+    if len(group.exceptions) == 1:
+        return describe(group.exceptions[0])
+    told = "; ".join(describe(member) for member in group.exceptions[:SHOWN_MEMBERS])
+    more = len(group.exceptions) - SHOWN_MEMBERS
+    return f"{told}; and {more} more errors" if more > 0 else told

@@ -1,0 +1,129 @@
+"""What a run's history says about a dispatch (design 8.1, 8.2, 8.6).
+
+Only what was stored after the task message speaks about it; the caller reads from there on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from trio_dagnats.attempt.note import Note
+from trio_dagnats.errors import WireError
+from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
+from trio_dagnats.wire.task import Task
+
+MAX_STARTS = 5
+"""Starts without an outcome, letting go aside, after which a task counts as killing its workers."""
+
+_RUN_ENDS = frozenset(
+    {
+        EventType.WORKFLOW_CANCELLED,
+        EventType.WORKFLOW_COMPLETED,
+        EventType.WORKFLOW_FAILED,
+    }
+)
+
+
+class HistoryRecord(Protocol):
+    """A stored event."""
+
+    @property
+    def sequence(self) -> int:
+        """Its sequence in the history."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """Its JSON."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Its headers."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What has happened to a dispatch.
+
+    Attributes:
+        settled: the type of its outcome, empty if there is none.
+        starts: how often it was started.
+        last_sequence: the newest history sequence that was read, 0 if there was nothing.
+        run_ended: the type of the event that ended the run, empty if it has not ended.
+        timed_out: the engine failed the attempt itself, by the step's timeout.
+    """
+
+    settled: str = ""
+    starts: int = 0
+    last_sequence: int = 0
+    run_ended: str = ""
+    timed_out: bool = False
+
+
+def read_past(records: Iterable[HistoryRecord], task: Task, dispatch: int) -> Past:
+    """Read what the records, oldest first, say about the dispatch of a task."""
+    settled, run_ended, starts, last, timed_out = "", "", 0, 0, False
+    for record in records:
+        last = record.sequence
+        try:
+            event = parse_event(record.body)
+        except WireError:
+            continue
+        if event.type in _RUN_ENDS:
+            run_ended = event.type
+        if event.step_id != task.step_id:
+            continue
+        if event.type == EventType.STEP_STARTED and event.attempt_number == task.number:
+            starts += 1
+        elif _is_timeout(event, task):
+            timed_out = True
+        elif _is_outcome(event, record.headers.get("Nats-Msg-Id", ""), task, dispatch):
+            settled = event.type
+    return Past(
+        settled=settled,
+        starts=starts,
+        last_sequence=last,
+        run_ended=run_ended,
+        timed_out=timed_out,
+    )
+
+
+def killed_too_often(past: Past, note: Note) -> bool:
+    """Say whether the task has been started too often without an outcome or a hand-back."""
+    return past.starts - note.let_go >= MAX_STARTS
+
+
+def too_often_text(past: Past, note: Note) -> str:
+    """Return the error of a task that kills its workers."""
+    return (
+        f"started {past.starts} times without an outcome, {note.let_go} of them handed back: the "
+        "handler ends its worker's process, or loses its lease, every time"
+    )
+
+
+def _is_timeout(event: HistoryEvent, task: Task) -> bool:
+    return (
+        event.type == EventType.STEP_FAILED
+        and not event.worker_id
+        and event.attempt_number == task.number
+    )
+
+
+def _is_outcome(event: HistoryEvent, msg_id: str, task: Task, dispatch: int) -> bool:
+    """Say whether an event of the task's step is the outcome of this dispatch.
+
+    A continue names its dispatch (or, from a Go worker, at least its iteration); the other
+    outcomes name the attempt, or leave it out on a first one (contract 4.2).
+    """
+    if event.type == EventType.STEP_CONTINUE:
+        ours = f"{task.run_id}.{task.step_id}.continue."
+        iteration, _, source = msg_id.removeprefix(ours).partition(".")
+        return source == str(dispatch) or (
+            iteration == str(task.iteration) and len(source) > len(str(dispatch)) + 3
+        )
+    if event.type not in {EventType.STEP_COMPLETED, EventType.STEP_FAILED}:
+        return False
+    return bool(event.worker_id) and (event.attempt_number or 0) in {task.attempt, task.number}

@@ -1,0 +1,364 @@
+"""The port: what the rest of the package may ask of a server, and nothing about how.
+
+Two implementations pass one contract suite (``tests/contract``): nats-py through trio-asyncio
+(``transport/nats``) and the in-memory broker (``transport/memory``).
+
+Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
+(int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
+connection, but a store that was sent may be stored all the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Literal, Protocol
+
+NO_HEADERS: Mapping[str, str] = {}
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One core NATS message. ``reply`` is empty when no answer is wanted."""
+
+    subject: str
+    body: bytes
+    reply: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """The server's acknowledgement of a stored message.
+
+    ``duplicate`` says that the id was known already: nothing new was stored and ``sequence`` is
+    that of the earlier message. ``resent`` says that the frame went out more than once.
+    """
+
+    sequence: int
+    duplicate: bool = False
+    resent: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One message read back from a stream. ``time_ns`` is when the server stored it."""
+
+    sequence: int
+    subject: str
+    body: bytes
+    time_ns: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One value of a key-value bucket. ``revision`` is the bucket's stream sequence."""
+
+    key: str
+    value: bytes
+    revision: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """A stream to create or to bring up to date; times in nanoseconds, 0 for no limit."""
+
+    name: str
+    subjects: tuple[str, ...]
+    retention: Literal["limits", "workqueue"] = "limits"
+    storage: Literal["file", "memory"] = "file"
+    duplicate_window_ns: int = 120_000_000_000
+    max_age_ns: int = 0
+    allow_atomic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSpec:
+    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds."""
+
+    stream: str
+    durable: str
+    filter_subject: str
+    ack_wait_ns: int
+    max_ack_pending: int = 1000
+    max_deliver: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerState:
+    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one."""
+
+    name: str
+    durable: str
+    filter_subject: str
+    ack_wait_ns: int
+    max_ack_pending: int
+    pending: int = 0
+    ack_pending: int = 0
+    waiting: int = 0
+
+
+class PullEnd(Enum):
+    """Why credits of a pull come back without a message."""
+
+    EXPIRED = auto()
+    """The pull's time is over; the queue had no more."""
+    CONSUMER_GONE = auto()
+    """The consumer or the stream does not exist (any more): create it again, after a pause."""
+    REFUSED = auto()
+    """The server refused the pull for now (too many pulls, leader change): pull again, after a pause."""
+
+
+class Delivery(Protocol):
+    """One task message as handed to this process once.
+
+    ``stream_sequence`` is the message's own and stays the same through redeliveries; ``deliveries``
+    counts them but can skip (contract H39). ``published_ns`` is when the server stored the message.
+    ``received_at`` is the trio time of its arrival here.
+
+    The three terminal answers queue one frame and never wait, so that they can be called while a
+    cancellation unwinds; the second one on a delivery is ignored. A frame that is still queued
+    when ``not_after`` (trio time) has passed is dropped, never sent: a stale answer would take
+    the message from the worker that holds it by then.
+    """
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    stream_sequence: int
+    deliveries: int
+    published_ns: int
+    received_at: float
+
+    def ack(self, *, not_after: float = FOREVER) -> None:
+        """Tell the server that the message is done (``+ACK``); it leaves the queue."""
+        ...
+
+    def nak(self, delay: float = 0.0, *, not_after: float = FOREVER) -> None:
+        """Hand the message back, to be delivered again after ``delay`` seconds (``-NAK``)."""
+        ...
+
+    def term(self, *, not_after: float = FOREVER) -> None:
+        """Take the message out of the queue for good (``+TERM``)."""
+        ...
+
+    async def renew(self, *, deadline: float) -> float:
+        """Renew the lease (``+WPI``), confirmed; return the trio time of the confirmed *send*.
+
+        Raises:
+            NotStored: no confirmation before ``deadline``.
+        """
+        ...
+
+
+class Intake(Protocol):
+    """The open subscription through which one durable consumer hands out its messages."""
+
+    def pull(self, batch: int, expires: float) -> None:
+        """Ask for up to ``batch`` messages during ``expires`` seconds; queues, never waits.
+
+        Each credit ends as one ``delivered`` or comes back through ``returned``. A connection
+        lost in between is not the caller's business: the intake asks again after the reconnect.
+        """
+        ...
+
+
+class IntakeSink(Protocol):
+    """Where an intake puts what it gets. Both are called by the transport, must not wait or raise."""
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Take one message; one credit is used."""
+        ...
+
+    def returned(self, credits: int, why: PullEnd) -> None:
+        """Take back credits whose pull has ended without messages."""
+        ...
+
+
+OnMessage = Callable[[Message | None], None]
+"""Called by the transport for each message; must not wait or raise. ``None`` means that the
+connection was lost and is back: messages may have been missed, so look again."""
+
+
+class Broker(Protocol):
+    """A connected server. Opened by ``open_broker`` and valid inside that block only."""
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes (headers and body) that the server takes in one message."""
+        ...
+
+    @property
+    def abort_after(self) -> float:
+        """Seconds after which a dead connection is aborted, with all bytes still in the kernel.
+
+        ``FOREVER`` when this process cannot know it (a client that the caller connected).
+        """
+        ...
+
+    def time_ns(self) -> int:
+        """Read the wall clock: nanoseconds since the epoch (virtual for the in-memory broker)."""
+        ...
+
+    async def publish(
+        self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
+    ) -> None:
+        """Send a core message; at most once, unacknowledged. Waits only while the queue is full."""
+        ...
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
+        """Send a core request and return the first answer.
+
+        Raises:
+            Missing: nobody serves the subject.
+            NotStored: no answer within ``timeout`` seconds.
+        """
+        ...
+
+    async def store(  # noqa: PLR0913 - one publish, six facts about it
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str = "",
+        headers: Mapping[str, str] = NO_HEADERS,
+        expect_last: int | None = None,
+        resend_expect: int | None = None,
+        deadline: float,
+    ) -> Stored:
+        """Publish to a stream and wait until the server has stored the message.
+
+        Sent again under the same ``msg_id`` after a reconnect or a refusal that can pass, until
+        ``deadline`` (trio time); after it nothing is sent, not even what is still queued.
+
+        Args:
+            subject: where to publish.
+            body: the bytes.
+            msg_id: ``Nats-Msg-Id``; the server drops a second one within the stream's window.
+            headers: more headers.
+            expect_last: store only if this is the sequence of the subject's last message
+                (``Nats-Expected-Last-Subject-Sequence``; 0: no message yet).
+            resend_expect: the same condition, but only for sends after the first one.
+            deadline: trio time.
+
+        Raises:
+            NotStored: not acknowledged in time; it may or may not be stored.
+            Conflict: the condition does not hold.
+            TooLarge: more than ``max_payload``; nothing was sent.
+            Missing: no stream takes this subject.
+        """
+        ...
+
+    def listen(
+        self, subject: str, on_message: OnMessage, *, queue: str = ""
+    ) -> AbstractAsyncContextManager[None]:
+        """Subscribe to core messages for the length of a block.
+
+        Entering returns once the server has the subscription: what is published after that is
+        seen. ``on_message`` gets ``None`` after each reconnect.
+        """
+        ...
+
+    def intake(
+        self, stream: str, durable: str, sink: IntakeSink
+    ) -> AbstractAsyncContextManager[Intake]:
+        """Open the subscription for the pulls of one durable consumer, for the length of a block.
+
+        Leaving stops the pulls on the server and hands back (NAK) every message that was on its
+        way, within 5 seconds; none is lost for an ``ack_wait``.
+        """
+        ...
+
+    async def records(
+        self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float
+    ) -> list[Record]:
+        """Read the messages of one subject, oldest first, up to what is stored now.
+
+        Args:
+            stream: the stream's name.
+            subject: an exact subject or a filter.
+            after: only sequences greater than this.
+            since_ns: only messages stored at or after this wall-clock time.
+            deadline: trio time.
+
+        Raises:
+            Missing: no such stream.
+            NotStored: no answer in time.
+        """
+        ...
+
+    async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
+        """Read the newest message of an exact subject, None if there is none."""
+        ...
+
+    async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
+        """Read a key; None if it is absent or deleted.
+
+        Raises:
+            Missing: no such bucket.
+        """
+        ...
+
+    async def kv_put(
+        self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
+    ) -> int:
+        """Write a key and return its revision.
+
+        Args:
+            bucket: the bucket's name.
+            key: a legal key.
+            value: the bytes.
+            expect: write only if the key's last revision is this one (0: the key is new).
+            deadline: trio time.
+
+        Raises:
+            Conflict: ``expect`` does not hold.
+            Missing: no such bucket.
+            TooLarge: more than ``max_payload``.
+            NotStored: not acknowledged in time.
+        """
+        ...
+
+    async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
+        """Write a delete marker; deleting an absent key is no error."""
+        ...
+
+    async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
+        """Read all living keys that start with ``prefix`` and their values, in key order."""
+        ...
+
+    async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
+        """Create the stream, or update it to this specification."""
+        ...
+
+    async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
+        """Create the key-value bucket (history 1) if it is absent."""
+        ...
+
+    async def has_stream(self, stream: str, *, deadline: float) -> bool:
+        """Say whether the stream exists; a bucket's stream is ``KV_<bucket>``.
+
+        Raises:
+            Missing: the server has no JetStream at all.
+        """
+        ...
+
+    async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
+        """List all consumers of a stream, all pages."""
+        ...
+
+    async def ensure_consumer(self, spec: ConsumerSpec, *, deadline: float) -> ConsumerState:
+        """Create the durable, or update it; return it as it is now.
+
+        Raises:
+            Conflict: its filter overlaps that of another consumer of a work queue.
+            Missing: no such stream.
+        """
+        ...
+
+    async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
+        """Delete a consumer; an absent one is no error."""
+        ...

@@ -1,0 +1,262 @@
+"""Events: what a worker publishes on a run's history, and how a history is read (contract 4, 6.1).
+
+Bodies are built by hand: two of them are written for every task, and most of their strings are
+ids that need no escaping.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import final
+
+from pydantic_core import from_json
+
+from trio_dagnats.errors import WireError
+from trio_dagnats.wire.names import history_subject
+from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.text import clean_error, compact, parse_rfc3339, rfc3339
+from trio_dagnats.wire.trace import TraceContext
+
+MIN_RETRY_AFTER_MS = 100
+MAX_RETRY_AFTER_MS = 3_600_000
+
+
+class FailureType(StrEnum):
+    """How the engine shall take a failure (contract 4.2)."""
+
+    RETRIABLE = "retriable"
+    NON_RETRIABLE = "non_retriable"
+    RETRY_AFTER = "retry_after"
+
+
+class EventType(StrEnum):
+    """The types of history events that the engine handles or publishes (contract 6.1)."""
+
+    WORKFLOW_STARTED = "workflow.started"
+    WORKFLOW_COMPLETED = "workflow.completed"
+    WORKFLOW_FAILED = "workflow.failed"
+    WORKFLOW_CANCELLED = "workflow.cancelled"
+    WORKFLOW_SPAWN = "workflow.spawn"
+    CHILD_COMPLETED = "workflow.child.completed"
+    CHILD_FAILED = "workflow.child.failed"
+    STEP_QUEUED = "step.queued"
+    STEP_STARTED = "step.started"
+    STEP_COMPLETED = "step.completed"
+    STEP_FAILED = "step.failed"
+    STEP_CONTINUE = "step.continue"
+    SLEEP_STARTED = "step.sleep.started"
+    SLEEP_COMPLETED = "step.sleep.completed"
+    WAIT_STARTED = "step.wait.started"
+    WAIT_MATCHED = "step.wait.matched"
+    WAIT_TIMEOUT = "step.wait.timeout"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_GRANTED = "approval.granted"
+    APPROVAL_REJECTED = "approval.rejected"
+    APPROVAL_EXPIRED = "approval.expired"
+    PLANNER_MATERIALIZED = "planner.materialized"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event ready to be stored."""
+
+    subject: str
+    msg_id: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEvent:
+    """An event as it stands in a history.
+
+    Attributes:
+        type: see :class:`EventType`; an unknown one is kept as it is.
+        run_id: the run.
+        step_id: the step, empty for events of the run.
+        timestamp_ns: when its publisher wrote it; None if that cannot be read.
+        payload: the payload's JSON, empty if it has none.
+        worker_id: the worker that published it, empty for the engine's own.
+        attempt_number: the attempt it speaks about, None if it does not say.
+    """
+
+    type: str
+    run_id: str
+    step_id: str = ""
+    timestamp_ns: int | None = None
+    payload: bytes = b""
+    worker_id: str = ""
+    attempt_number: int | None = None
+
+
+def started(
+    task: Task, *, worker_id: str, time_ns: int, trace: TraceContext, deliveries: int = 1
+) -> Event:
+    """Return ``step.started``: the same attempt number on every delivery (design 8.1).
+
+    The id says which delivery it was, so that a redelivery's is not dropped as a duplicate.
+    """
+    msg_id = f"{task.run_id}.{task.step_id}.step.started.{task.number}{_of_iteration(task)}"
+    if deliveries > 1:
+        msg_id = f"{msg_id}.d{deliveries}"
+    tail = f',"worker_id":{_quote(worker_id)},"attempt_number":{task.number}'
+    return _event(EventType.STEP_STARTED, task, msg_id, time_ns, trace, tail)
+
+
+def completed(
+    task: Task, output: bytes, *, worker_id: str, time_ns: int, trace: TraceContext
+) -> Event:
+    """Return ``step.completed`` with the output's JSON inline; empty output leaves the key out."""
+    kind = EventType.STEP_COMPLETED
+    return _outcome(kind, task, output, worker_id=worker_id, time_ns=time_ns, trace=trace)
+
+
+def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
+    task: Task,
+    kind: FailureType,
+    error: str,
+    *,
+    retry_after_ms: int = 0,
+    worker_id: str,
+    time_ns: int,
+    trace: TraceContext,
+) -> Event:
+    """Return ``step.failed``; the text is cleaned (H26) and never empty, the delay clamped."""
+    payload: dict[str, object] = {"error": clean_error(error), "failure_type": kind.value}
+    if kind is FailureType.RETRY_AFTER:
+        payload["retry_after_ms"] = min(max(retry_after_ms, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS)
+    return _outcome(
+        EventType.STEP_FAILED,
+        task,
+        compact(payload),
+        worker_id=worker_id,
+        time_ns=time_ns,
+        trace=trace,
+    )
+
+
+def continued(
+    task: Task,
+    output: bytes,
+    *,
+    dispatch: int,
+    iteration: int,
+    time_ns: int,
+    trace: TraceContext,
+) -> Event:
+    """Return ``step.continue``: no worker and no attempt number, as the Go worker writes it.
+
+    The id holds the dispatch, so that no iteration's is dropped as a duplicate of another's, and a
+    second one of the same dispatch is (design 8.1; contract H14).
+    """
+    msg_id = f"{task.run_id}.{task.step_id}.continue.{iteration}.{dispatch}"
+    return _event(EventType.STEP_CONTINUE, task, msg_id, time_ns, trace, "", output)
+
+
+def cancelled(run_id: str, time_ns: int) -> Event:
+    """Return the event that cancels a run (contract 6.7)."""
+    head = f'{{"type":"{EventType.WORKFLOW_CANCELLED.value}","run_id":{_quote(run_id)}'
+    body = f'{head},"timestamp":"{rfc3339(time_ns)}"}}'
+    return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, body.encode())
+
+
+def parse_event(body: bytes) -> HistoryEvent:
+    """Read a history event.
+
+    Raises:
+        WireError: not a JSON object, or without a type and a run.
+    """
+    try:
+        found = from_json(body)
+    except ValueError as error:
+        raise WireError(f"an event that is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise WireError(f"an event that is no object: {body[:40]!r}")
+    type_, run_id = found.get("type"), found.get("run_id")
+    if not (isinstance(type_, str) and isinstance(run_id, str) and type_ and run_id):
+        raise WireError(f"an event without type and run_id: {body[:80]!r}")
+    number = found.get("attempt_number")
+    return HistoryEvent(
+        type=type_,
+        run_id=run_id,
+        step_id=_text(found, "step_id"),
+        timestamp_ns=_time(found.get("timestamp")),
+        payload=compact(found["payload"]) if "payload" in found else b"",
+        worker_id=_text(found, "worker_id"),
+        attempt_number=number if isinstance(number, int) else None,
+    )
+
+
+def outcome_id(task: Task, kind: EventType) -> str:
+    """Return the id of ``step.completed`` or ``step.failed`` of a task."""
+    number = f".{task.attempt}" if task.attempt else ""
+    return f"{task.run_id}.{task.step_id}.{kind.value}{number}{_of_iteration(task)}"
+
+
+def _outcome(
+    kind: EventType,
+    task: Task,
+    payload: bytes,
+    *,
+    worker_id: str,
+    time_ns: int,
+    trace: TraceContext,
+) -> Event:
+    tail = f',"worker_id":{_quote(worker_id)}'
+    if task.attempt:  # left out on a first attempt, as the Go worker does (contract 4.2)
+        tail = f'{tail},"attempt_number":{task.attempt}'
+    return _event(kind, task, outcome_id(task, kind), time_ns, trace, tail, payload)
+
+
+def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
+    kind: EventType,
+    task: Task,
+    msg_id: str,
+    time_ns: int,
+    trace: TraceContext,
+    tail: str,
+    payload: bytes = b"",
+) -> Event:
+    head = (
+        f'{{"type":"{kind.value}","run_id":{_quote(task.run_id)},"step_id":{_quote(task.step_id)}'
+        f',"timestamp":"{rfc3339(time_ns)}"'
+    )
+    if trace.traceparent:
+        tail = f"{_trace_fields(trace)}{tail}"
+    if payload:
+        body = b'%b,"payload":%b%b}' % (head.encode(), payload, tail.encode())
+    else:
+        body = f"{head}{tail}}}".encode()
+    return Event(history_subject(task.run_id), msg_id, trace.headers(), body)
+
+
+def _trace_fields(trace: TraceContext) -> str:
+    fields = f',"trace_parent":{_quote(trace.traceparent)}'
+    return f'{fields},"trace_state":{_quote(trace.tracestate)}' if trace.tracestate else fields
+
+
+def _of_iteration(task: Task) -> str:
+    """Tell iterations apart: Go's ids drop a failure within 5 s of an earlier one (design 8.1)."""
+    return f".i{task.iteration}" if task.iteration else ""
+
+
+def _quote(text: str) -> str:
+    plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    return f'"{text}"' if plain else json.dumps(text)
+
+
+def _text(found: dict[str, object], key: str) -> str:
+    value = found.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _time(value: object) -> int | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_rfc3339(value)
+    except WireError:
+        return None

@@ -1,0 +1,207 @@
+"""Names on the wire: streams, buckets, subjects, keys, durables; what is legal, what collides.
+
+Facts: contract 1 (streams and buckets), 2.1 (subjects), 3.2 to 3.4 (durables and collisions).
+"""
+
+import re
+from collections.abc import Sequence
+
+from trio_dagnats.errors import UsageError
+
+TASK_QUEUES = "TASK_QUEUES"
+WORKFLOW_HISTORY = "WORKFLOW_HISTORY"
+DEAD_LETTERS = "DEAD_LETTERS"
+EVENTS = "EVENTS"
+SLEEP_TIMERS = "SLEEP_TIMERS"
+STICKY_TASKS = "STICKY_TASKS"
+TELEMETRY = "TELEMETRY"
+TRIGGER_HISTORY = "TRIGGER_HISTORY"
+
+BUCKET_CHECKPOINTS = "checkpoints"
+BUCKET_DEFS = "workflow_defs"
+BUCKET_RUNS = "workflow_runs"
+BUCKET_SIGNALS = "signals"
+BUCKET_WORKERS = "workers"
+BUCKET_WORKER_STATUS = "worker_status"
+
+MAX_NAME = 200
+"""Longer names would not fit subjects and durable names that hold several of them."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_TOKENS = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
+_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f]+")
+_KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
+_KEY_TOKEN = re.compile(r"[-/_=a-zA-Z0-9]+")
+
+
+def sanitize(name: str) -> str:
+    """Make a name fit a durable's name, byte by byte as the Go worker does (contract 3.2)."""
+    return _UNSAFE.sub(lambda found: "-" if found[0] == "." else "_" * len(found[0].encode()), name)
+
+
+def durable_name(task_type: str, group: str = "") -> str:
+    """Return the name of the durable that all workers of a task type and group share."""
+    base = f"workers-{sanitize(task_type)}"
+    return f"{base}-{sanitize(group)}" if group else base
+
+
+def filter_subject(task_type: str, group: str = "") -> str:
+    """Return the durable's filter; never sanitized."""
+    return f"task.{task_type}.{group}.>" if group else f"task.{task_type}.>"
+
+
+def task_subject(task_type: str, run_id: str, group: str = "") -> str:
+    """Return where a task of a run is dispatched."""
+    return f"task.{task_type}.{group}.{run_id}" if group else f"task.{task_type}.{run_id}"
+
+
+def history_subject(run_id: str) -> str:
+    """Return the subject of all events of a run."""
+    return f"history.{run_id}"
+
+
+def stream_subject(run_id: str, step_id: str) -> str:
+    """Return the core subject of a step's live stream."""
+    return f"stream.{run_id}.{step_id}"
+
+
+def checkpoint_key(run_id: str, step_id: str) -> str:
+    """Return the key of a step's checkpoint."""
+    return f"{run_id}.{step_id}"
+
+
+def note_key(run_id: str, step_id: str) -> str:
+    """Return the key of the attempt note: ``=`` cannot be in a step id (design 8.2)."""
+    return f"{run_id}.{step_id}=note"
+
+
+def signal_key(run_id: str, name: str) -> str:
+    """Return the key of a run's signal."""
+    return f"{run_id}.{name}"
+
+
+def run_key(run_id: str) -> str:
+    """Return the key of a run's snapshot."""
+    return f"run.{run_id}"
+
+
+def kv_subject(bucket: str, key: str) -> str:
+    """Return the subject on which a bucket's key is written."""
+    return f"$KV.{bucket}.{key}"
+
+
+def check_task_type(name: str) -> str:
+    """Return a task type that can be served.
+
+    Raises:
+        UsageError: it cannot be part of a subject.
+    """
+    return _check(
+        "task type", name, _TOKENS, "use words joined by dots, without spaces, '*' and '>'"
+    )
+
+
+def check_group(name: str) -> str:
+    """Return a worker group's name.
+
+    Raises:
+        UsageError: it is not a single token; a dot would make the filter match other subjects.
+    """
+    return _check("worker group", name, _TOKEN, "use one word, without dots, spaces, '*' and '>'")
+
+
+def check_worker_id(name: str) -> str:
+    """Return a worker id.
+
+    Raises:
+        UsageError: it is no single token of a key (contract 3.1).
+    """
+    return _check("worker id", name, _KEY_TOKEN, "use letters, digits and -_/= only")
+
+
+def check_signal_name(name: str) -> str:
+    """Return a signal's name.
+
+    Raises:
+        UsageError: it is no legal part of a key (contract 1.3).
+    """
+    return _check("signal name", name, _KEY, "use letters, digits, -_/= and dots between words")
+
+
+def check_run_id(run_id: str) -> str:
+    """Return a run id.
+
+    Raises:
+        UsageError: it is no single token of a key.
+    """
+    return _check("run id", run_id, _KEY_TOKEN, "give the id that the start of the run returned")
+
+
+def check_served(pairs: Sequence[tuple[str, str]]) -> None:
+    """Check that (task type, group) pairs can be served side by side.
+
+    Raises:
+        UsageError: two of them share a durable name, or their filters overlap, which a work queue
+            refuses (contract 1.2, 3.4).
+    """
+    for index, first in enumerate(pairs):
+        for second in pairs[index + 1 :]:
+            if clash := _clash(first, second):
+                raise UsageError(clash)
+
+
+def consumer_clash(ours: tuple[str, str], others: Sequence[tuple[str, str]]) -> str | None:
+    """Say why the server's consumers (name, filter) leave no room for ours, None if they do."""
+    name, wanted = durable_name(*ours), filter_subject(*ours)
+    for other, its_filter in others:
+        if other == name and its_filter != wanted:
+            return (
+                f"the consumer {other!r} exists with the filter {its_filter!r}, but {_label(ours)} "
+                f"needs {wanted!r}: rename the task type or group of one of them"
+            )
+        if other != name and overlap(its_filter, wanted):
+            return (
+                f"the consumer {other!r} takes {its_filter!r}, which overlaps the {wanted!r} of "
+                f"{_label(ours)}; a work queue allows one consumer per subject: rename one of the "
+                f"task types, or delete the consumer if nobody uses it any more"
+            )
+    return None
+
+
+def overlap(first: str, second: str) -> bool:
+    """Say whether two subject filters can match the same subject."""
+    ours, theirs = first.split("."), second.split(".")
+    for one, other in zip(ours, theirs, strict=False):
+        if ">" in {one, other}:
+            return True
+        if one != other and "*" not in {one, other}:
+            return False
+    return len(ours) == len(theirs)
+
+
+def _clash(first: tuple[str, str], second: tuple[str, str]) -> str | None:
+    if durable_name(*first) == durable_name(*second):
+        return (
+            f"{_label(first)} and {_label(second)} would share the consumer "
+            f"{durable_name(*first)!r}: rename one of them"
+        )
+    if overlap(filter_subject(*first), filter_subject(*second)):
+        return (
+            f"{_label(first)} takes {filter_subject(*first)!r} and {_label(second)} takes "
+            f"{filter_subject(*second)!r}, which overlap: a work queue refuses that; rename one of "
+            "them, or serve the type either with groups or without"
+        )
+    return None
+
+
+def _label(pair: tuple[str, str]) -> str:
+    task_type, group = pair
+    return f"task type {task_type!r} in group {group!r}" if group else f"task type {task_type!r}"
+
+
+def _check(what: str, name: str, pattern: re.Pattern[str], remedy: str) -> str:
+    if not pattern.fullmatch(name):
+        raise UsageError(f"{what} {name!r} is not legal: {remedy}")
+    if len(name) > MAX_NAME:
+        raise UsageError(f"{what} {name[:20]!r}... has {len(name)} characters; at most {MAX_NAME}")
+    return name

@@ -1,0 +1,187 @@
+"""The task message: a dispatched step (contract 2.3)."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from json import JSONDecoder
+from typing import final
+
+from trio_dagnats.errors import WireError
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task as the engine sent it.
+
+    Attributes:
+        run_id: the run.
+        step_id: the step; instances of a map end in ``.map.<index>``.
+        task_id: run and step joined.
+        attempt: the payload's attempt number, 0 if it has none.
+        iteration: the payload's loop iteration, 0 for the first.
+        input: the input's JSON exactly as it was sent; empty if there is none.
+        metadata: the step's metadata; the real engine sends none (contract H1).
+        required_capabilities: what the engine granted.
+        dispatch_nonce: the proof for control-plane calls.
+        workflow_name: the workflow's name.
+    """
+
+    run_id: str
+    step_id: str
+    task_id: str = ""
+    attempt: int = 0
+    iteration: int = 0
+    input: bytes = b""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    required_capabilities: tuple[str, ...] = ()
+    dispatch_nonce: str = ""
+    workflow_name: str = ""
+
+    @property
+    def number(self) -> int:
+        """The attempt number on every delivery: the payload's, else 1 (design 8.1)."""
+        return self.attempt or 1
+
+
+class NotATask(WireError):  # noqa: N818 - named for what the message is
+    """A message in the task queue that is no task.
+
+    Attributes:
+        run_id: the run it names, empty if it cannot be read.
+        step_id: the step it names, likewise.
+    """
+
+    def __init__(self, text: str, *, run_id: str = "", step_id: str = "") -> None:
+        super().__init__(text)
+        self.run_id = run_id
+        self.step_id = step_id
+
+
+_SCAN: Callable[[str, int], tuple[object, int]] = (
+    JSONDecoder().scan_once  # type: ignore[attr-defined]  # set by its constructor, not declared
+)
+_SPACE = re.compile(r"[ \t\n\r]*").match
+_STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
+_NUMBERS = frozenset({"attempt", "iteration"})
+_ID = re.compile(r"[^\s*>\x00-\x1f\x7f]+")
+
+
+def parse_task(body: bytes) -> Task:
+    """Read a task message; unknown keys are ignored, as the Go worker does.
+
+    Raises:
+        NotATask: not JSON, no object, a key of a wrong type, or no usable run and step.
+    """
+    fields, problem = _read(body)
+    run_id, step_id = _name(fields, "run_id"), _name(fields, "step_id")
+    problem = problem or _problem(fields, run_id, step_id)
+    if problem:
+        raise NotATask(problem, run_id=run_id, step_id=step_id)
+    metadata = fields.get("metadata")
+    capabilities = fields.get("required_capabilities")
+    return Task(
+        run_id=run_id,
+        step_id=step_id,
+        task_id=_text(fields, "task_id"),
+        attempt=_number(fields, "attempt"),
+        iteration=_number(fields, "iteration"),
+        input=_input(fields),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        required_capabilities=tuple(capabilities) if isinstance(capabilities, list) else (),
+        dispatch_nonce=_text(fields, "dispatch_nonce"),
+        workflow_name=_text(fields, "workflow_name"),
+    )
+
+
+def _read(body: bytes) -> tuple[dict[str, object], str]:
+    """Return what could be read of the top-level object, and what is wrong with it (or "")."""
+    fields: dict[str, object] = {}
+    try:
+        text = body.decode()
+        end = _read_fields(text, fields)
+    except StopIteration as error:
+        return fields, f"not JSON at character {error.value}"
+    except IndexError:
+        return fields, "not JSON: it ends too early"
+    except (ValueError, RecursionError) as error:
+        return fields, f"not JSON: {error}"
+    if text[end:].strip():
+        return fields, f"not JSON: more text after the object at character {end}"
+    return fields, ""
+
+
+def _read_fields(text: str, fields: dict[str, object]) -> int:
+    """Read the object key by key, so that ``input`` stays as it was sent; return where it ends."""
+    at = _after_space(text, 0)
+    if text[at : at + 1] != "{":
+        raise ValueError(f"expected an object, found {text[:40]!r}")
+    at = _after_space(text, at + 1)
+    while text[at] != "}":
+        key, at = _SCAN(text, at)
+        at = _after_space(text, at)
+        if text[at] != ":" or not isinstance(key, str):
+            raise ValueError(f"expected a key and a colon at character {at}")
+        start = _after_space(text, at + 1)
+        value, at = _SCAN(text, start)
+        fields[key] = text[start:at].encode() if key == "input" else value
+        at = _after_space(text, at)
+        if text[at] == ",":
+            at = _after_space(text, at + 1)
+        elif text[at] != "}":
+            raise ValueError(f"expected a comma at character {at}")
+    return at + 1
+
+
+def _after_space(text: str, at: int) -> int:
+    if text[at : at + 1] not in " \t\n\r":  # the usual case: Go writes no spaces
+        return at
+    found = _SPACE(text, at)
+    return found.end() if found else at
+
+
+def _problem(fields: dict[str, object], run_id: str, step_id: str) -> str:
+    if not run_id or not step_id:
+        missing = " and ".join(n for n, v in (("run_id", run_id), ("step_id", step_id)) if not v)
+        return f"no usable {missing}"
+    for name in _STRINGS & fields.keys():
+        if not isinstance(fields[name], str):
+            return f"{name} is not a string"
+    for name in _NUMBERS & fields.keys():
+        value = fields[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            return f"{name} is not a whole number >= 0"
+    metadata = fields.get("metadata")
+    if metadata is not None and not _is_string_map(metadata):
+        return "metadata is not an object of strings"
+    capabilities = fields.get("required_capabilities")
+    if capabilities is not None and not (
+        isinstance(capabilities, list) and all(isinstance(c, str) for c in capabilities)
+    ):
+        return "required_capabilities is not a list of strings"
+    return ""
+
+
+def _is_string_map(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
+def _name(fields: dict[str, object], key: str) -> str:
+    """Return an id if it can be part of a subject; anything else would be unusable."""
+    value = fields.get(key)
+    return value if isinstance(value, str) and _ID.fullmatch(value) else ""
+
+
+def _text(fields: dict[str, object], key: str) -> str:
+    value = fields.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _number(fields: dict[str, object], key: str) -> int:
+    value = fields.get(key, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _input(fields: dict[str, object]) -> bytes:
+    value = fields.get("input", b"")
+    return value if isinstance(value, bytes) else b""
