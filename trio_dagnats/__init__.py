@@ -15,3 +15,37 @@ Layers; imports point down only, and a test checks it on the real imports::
 ``local`` use ``transport``. Only ``transport`` imports nats, asyncio or trio_asyncio, and late:
 importing this package changes nothing in the process.
 """
+
+from trio_dagnats.errors import (
+    DagnatsError,
+    Fatal,
+    RateLimited,
+    Retryable,
+    is_fatal,
+    is_retryable,
+)
+from trio_dagnats.transport import ConnectOptions
+from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.worker.adapters import Continue
+from trio_dagnats.worker.context import TaskContext
+from trio_dagnats.worker.ledger import LedgerLine
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.telemetry import Telemetry
+from trio_dagnats.worker.worker import Worker
+
+__all__ = [
+    "CancelReason",
+    "ConnectOptions",
+    "Continue",
+    "DagnatsError",
+    "Fatal",
+    "LedgerLine",
+    "RateLimited",
+    "Retryable",
+    "TaskContext",
+    "Telemetry",
+    "Worker",
+    "WorkerRegistration",
+    "is_fatal",
+    "is_retryable",
+]

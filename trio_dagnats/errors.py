@@ -44,6 +44,8 @@ __all__ = [
     "WireError",
     "is_fatal",
     "is_retryable",
+    "plain",
+    "unfold",
 ]
 
 
@@ -184,3 +186,10 @@ def unfold(err: BaseException) -> Iterator[BaseException]:
             todo.extend(found.exceptions)
         if found.__cause__ is not None:
             todo.append(found.__cause__)
+
+
+def plain(error: BaseException) -> BaseException:
+    """Unwrap groups of one: what went wrong once needs no group around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

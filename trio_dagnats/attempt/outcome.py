@@ -51,7 +51,10 @@ class RetryInPlace:
     delay: float | None
 
 
-Outcome = Completed | Continued | Failed | RetryInPlace
+Settlement = Completed | Continued | Failed
+"""What settles an attempt: an event is published for it."""
+
+Outcome = Settlement | RetryInPlace
 """How an attempt can end by its handler's doing."""
 
 
@@ -64,18 +67,22 @@ def classify(error: BaseException) -> Failed | RetryInPlace:
     found = list(unfold(error))
     for fatal in found:
         if isinstance(fatal, Fatal):
-            return Failed(kind=FailureType.NON_RETRIABLE, error=describe(fatal))
+            return failure(fatal)
     limits = [e for e in found if isinstance(e, RateLimited)]
     if limits:
-        longest = max(limits, key=lambda e: e.after)
-        after_ms = round(min(longest.after, 1e6) * 1000)
-        return Failed(
-            kind=FailureType.RETRY_AFTER, error=describe(longest), retry_after_ms=after_ms
-        )
+        return failure(max(limits, key=lambda e: e.after))
     for retryable in found:
         if isinstance(retryable, Retryable):
             return RetryInPlace(error=describe(retryable), delay=retryable.delay)
     return Failed(kind=FailureType.RETRIABLE, error=describe(error))
+
+
+def failure(error: Fatal | RateLimited) -> Failed:
+    """Return the failure that one of these two stands for."""
+    if isinstance(error, Fatal):
+        return Failed(kind=FailureType.NON_RETRIABLE, error=describe(error))
+    after_ms = round(min(error.after, 1e6) * 1000)
+    return Failed(kind=FailureType.RETRY_AFTER, error=describe(error), retry_after_ms=after_ms)
 
 
 def describe(error: BaseException) -> str:
@@ -103,7 +110,7 @@ def in_place_delay(times: int, wanted: float | None, jitter: float) -> float:
 
 
 def event_for(  # noqa: PLR0913 - an outcome, and what its event is made of
-    outcome: Completed | Continued | Failed,
+    outcome: Settlement,
     task: Task,
     *,
     dispatch: int,

@@ -10,106 +10,38 @@ connection, but a store that was sent may be stored all the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Literal, Protocol
+from typing import Protocol, runtime_checkable
 
-NO_HEADERS: Mapping[str, str] = {}
-FOREVER = float("inf")
+from trio_dagnats.transport.values import (
+    FOREVER,
+    NO_HEADERS,
+    ConsumerSpec,
+    ConsumerState,
+    Entry,
+    Message,
+    PullEnd,
+    Record,
+    Stored,
+    StreamSpec,
+)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One core NATS message. ``reply`` is empty when no answer is wanted."""
-
-    subject: str
-    body: bytes
-    reply: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """The server's acknowledgement of a stored message.
-
-    ``duplicate`` says that the id was known already: nothing new was stored and ``sequence`` is
-    that of the earlier message. ``resent`` says that the frame went out more than once.
-    """
-
-    sequence: int
-    duplicate: bool = False
-    resent: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One message read back from a stream. ``time_ns`` is when the server stored it."""
-
-    sequence: int
-    subject: str
-    body: bytes
-    time_ns: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One value of a key-value bucket. ``revision`` is the bucket's stream sequence."""
-
-    key: str
-    value: bytes
-    revision: int
-    time_ns: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSpec:
-    """A stream to create or to bring up to date; times in nanoseconds, 0 for no limit."""
-
-    name: str
-    subjects: tuple[str, ...]
-    retention: Literal["limits", "workqueue"] = "limits"
-    storage: Literal["file", "memory"] = "file"
-    duplicate_window_ns: int = 120_000_000_000
-    max_age_ns: int = 0
-    allow_atomic: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerSpec:
-    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds."""
-
-    stream: str
-    durable: str
-    filter_subject: str
-    ack_wait_ns: int
-    max_ack_pending: int = 1000
-    max_deliver: int = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsumerState:
-    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one."""
-
-    name: str
-    durable: str
-    filter_subject: str
-    ack_wait_ns: int
-    max_ack_pending: int
-    pending: int = 0
-    ack_pending: int = 0
-    waiting: int = 0
-
-
-class PullEnd(Enum):
-    """Why credits of a pull come back without a message."""
-
-    EXPIRED = auto()
-    """The pull's time is over; the queue had no more."""
-    CONSUMER_GONE = auto()
-    """The consumer or the stream does not exist (any more): create it again, after a pause."""
-    REFUSED = auto()
-    """The server refused the pull for now (too many pulls, leader change): pull again, after a pause."""
+__all__ = [
+    "FOREVER",
+    "NO_HEADERS",
+    "Broker",
+    "ConsumerSpec",
+    "ConsumerState",
+    "Delivery",
+    "Entry",
+    "Intake",
+    "IntakeSink",
+    "Message",
+    "OnMessage",
+    "PullEnd",
+    "Record",
+    "Stored",
+    "StreamSpec",
+]
 
 
 class Delivery(Protocol):
@@ -167,14 +99,14 @@ class Intake(Protocol):
 
 
 class IntakeSink(Protocol):
-    """Where an intake puts what it gets. Both are called by the transport, must not wait or raise."""
+    """Where an intake puts what it gets; called by the transport, must not wait or raise."""
 
     def delivered(self, delivery: Delivery) -> None:
         """Take one message; one credit is used."""
         ...
 
-    def returned(self, credits: int, why: PullEnd) -> None:
-        """Take back credits whose pull has ended without messages."""
+    def returned(self, count: int, why: PullEnd) -> None:
+        """Take back ``count`` credits whose pull has ended without messages."""
         ...
 
 
@@ -183,6 +115,7 @@ OnMessage = Callable[[Message | None], None]
 connection was lost and is back: messages may have been missed, so look again."""
 
 
+@runtime_checkable
 class Broker(Protocol):
     """A connected server. Opened by ``open_broker`` and valid inside that block only."""
 

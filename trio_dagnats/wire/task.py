@@ -58,9 +58,7 @@ class NotATask(WireError):  # noqa: N818 - named for what the message is
         self.step_id = step_id
 
 
-_SCAN: Callable[[str, int], tuple[object, int]] = (
-    JSONDecoder().scan_once  # type: ignore[attr-defined]  # set by its constructor, not declared
-)
+_SCAN: Callable[[str, int], tuple[object, int]] = JSONDecoder().scan_once  # type: ignore[attr-defined]  # set by its constructor, not declared
 _SPACE = re.compile(r"[ \t\n\r]*").match
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})

@@ -1,0 +1,183 @@
+"""The public path: a client that the user connected, used as it is and never closed.
+
+Its options and callbacks stay untouched (rule D12), so a reconnect is noticed by looking at its
+counters, and frames cross the border to asyncio once per batch, through ``publish``.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import final
+
+import nats.errors
+import trio
+import trio.lowlevel
+import trio_asyncio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from trio_dagnats.errors import ConnectError, NotStored, UsageError
+from trio_dagnats.transport.nats.broker import NatsBroker
+from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
+from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.port import FOREVER, NO_HEADERS
+
+log = logging.getLogger("trio_dagnats.transport")
+
+LOOK = 0.25
+"""Seconds between two looks at whether the client has reconnected."""
+STATUS, DESCRIPTION = "Status", "Description"
+
+
+@asynccontextmanager
+async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
+    """Use a connected client for the length of a block; see ``open_broker``."""
+    if not client.is_connected:
+        raise UsageError("the nats-py client is not connected: await its connect() first")
+    loop = trio_asyncio.current_loop.get()
+    if loop is None:
+        raise UsageError(
+            "a connected client needs the trio-asyncio loop that it lives in: give it to the "
+            "worker inside that `async with trio_asyncio.open_loop()`"
+        )
+    path = BorrowedPath(client, loop)
+    link = Link(lambda _: path, FOREVER)
+    async with trio.open_nursery() as nursery:
+        holder = _Holder(path, link)
+        await nursery.start(holder.run)
+        try:
+            yield NatsBroker(link)
+        finally:
+            holder.leave()
+
+
+@final
+class _Holder:
+    """The tasks of a borrowed connection, shielded until the block's body has ended."""
+
+    def __init__(self, path: "BorrowedPath", link: Link) -> None:
+        self._path = path
+        self._link = link
+        self._scope = trio.CancelScope(shield=True)
+
+    def leave(self) -> None:
+        """End the tasks; the client stays connected."""
+        self._scope.cancel()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Move frames and watch for reconnects, until :meth:`leave`."""
+        with self._scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._link.open(nursery)
+                    nursery.start_soon(self._path.watch, self._link)
+                    task_status.started()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE):
+                    await self._path.end(self._link)
+
+
+@final
+class BorrowedPath:
+    """Sends and subscribes by nats-py's public calls; see ``link.Path``."""
+
+    def __init__(self, client: Client, loop: trio_asyncio.TrioEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+        self._subscriptions: dict[int, Subscription] = {}
+        self._reconnects = int(client.stats["reconnects"])
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client is connected."""
+        return bool(self._client.is_connected)
+
+    @property
+    def max_payload(self) -> int:
+        """What the server said it takes."""
+        return int(self._client.max_payload)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not written yet."""
+        return int(self._client.pending_data_size)
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        """Publish all frames in one crossing to asyncio."""
+
+        async def publish() -> None:
+            for frame in frames:
+                await self._client.publish(
+                    frame.subject, frame.body, frame.reply, dict(frame.headers) or None
+                )
+
+        try:
+            await trio_asyncio.aio_as_trio(publish, loop=self._loop)()
+        except (nats.errors.Error, OSError) as error:  # requests are sent again after a reconnect
+            log.warning("a batch of %d messages was not sent: %s", len(frames), error)
+
+    async def subscribe(self, route: Route) -> None:
+        """Subscribe through the client, which replays it after a reconnect by itself."""
+
+        async def deliver(message: Msg) -> None:
+            route.deliver(_incoming(message))
+
+        subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
+        self._subscriptions[route.sid] = await subscribe(
+            route.subject, route.queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    async def unsubscribe(self, route: Route) -> None:
+        """Drain the subscription: it is kept until the server's PONG, so nothing is lost."""
+        subscription = self._subscriptions.pop(route.sid, None)
+        if subscription is None or not self.writable:
+            return
+        try:
+            await trio_asyncio.aio_as_trio(subscription.drain, loop=self._loop)()
+        except (nats.errors.Error, OSError) as error:
+            log.debug("unsubscribing from %s: %s", route.subject, error)
+
+    async def barrier(self) -> None:
+        """Flush: a PING, and the server's PONG."""
+        flush = trio_asyncio.aio_as_trio(self._client.flush, loop=self._loop)
+        try:
+            await flush(timeout=round(BARRIER_PATIENCE))
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise NotStored("the server did not confirm in time") from error
+
+    async def watch(self, link: Link) -> None:
+        """Notice reconnects of the client, and its end.
+
+        Raises:
+            ConnectError: the client was closed under us.
+        """
+        while True:
+            await trio.sleep(LOOK)
+            if self._client.is_closed:
+                raise ConnectError("the nats-py client was closed while it was in use")
+            reconnects = int(self._client.stats["reconnects"])
+            if reconnects != self._reconnects and self.writable:
+                self._reconnects = reconnects
+                link.reconnected()
+
+    async def end(self, link: Link) -> None:
+        """Send what is queued and end our subscriptions; the client stays as it was."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.outbox.run)
+            while len(link.outbox) and self.writable:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        for route in link.routes.all():
+            await self.unsubscribe(route)
+
+
+def _incoming(message: Msg) -> Incoming:
+    headers = message.headers
+    if not headers:
+        return Incoming(message.subject, message.reply, message.data)
+    fields = {str(name): str(value) for name, value in headers.items()}
+    status, note = fields.pop(STATUS, ""), fields.pop(DESCRIPTION, "")
+    fields = fields or dict(NO_HEADERS)
+    return Incoming(message.subject, message.reply, message.data, status, note, fields)

@@ -1,0 +1,185 @@
+"""The port's broker on a NATS connection: hands each call to the part that does it."""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import Missing, NotStored
+from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject
+from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
+from trio_dagnats.transport.nats.kv import KeyValues
+from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.records import Records
+from trio_dagnats.transport.nats.stores import Publisher, check_size
+from trio_dagnats.transport.port import (
+    NO_HEADERS,
+    ConsumerSpec,
+    ConsumerState,
+    Entry,
+    IntakeSink,
+    Message,
+    OnMessage,
+    Record,
+    Stored,
+    StreamSpec,
+)
+
+
+@final
+class NatsBroker:
+    """See ``port.Broker``; every method's contract stands there."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._api = JsApi(link)
+        self._publisher = Publisher(link, self._api)
+        self._records = Records(link, self._api)
+        self._kv = KeyValues(self._api, self._records, self._publisher)
+
+    @property
+    def max_payload(self) -> int:
+        """See the port."""
+        return self._link.path.max_payload
+
+    @property
+    def abort_after(self) -> float:
+        """See the port."""
+        return self._link.abort_after
+
+    @staticmethod
+    def time_ns() -> int:
+        """See the port."""
+        return time.time_ns()
+
+    async def publish(
+        self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
+    ) -> None:
+        """See the port."""
+        frame = Frame(check_subject(subject), body, reply=reply, headers=headers)
+        check_size(frame, self.max_payload)
+        await trio.lowlevel.checkpoint()
+        await self._link.outbox.wait_for_room()
+        self._link.outbox.put(frame)
+
+    async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
+        """See the port."""
+        deadline = trio.current_time() + timeout
+        frame = Frame(check_subject(subject), body, not_after=deadline)
+        check_size(frame, self.max_payload)
+        try:
+            answer = await self._api.ask(frame, deadline)
+        except NotStored as error:
+            raise NotStored(f"no answer from {subject!r} within {timeout:g} s") from error
+        if answer.status == NO_RESPONDERS:
+            raise Missing(f"nobody serves {subject!r} on this server")
+        return _message(answer)
+
+    async def store(  # noqa: PLR0913 - the port's signature
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str = "",
+        headers: Mapping[str, str] = NO_HEADERS,
+        expect_last: int | None = None,
+        resend_expect: int | None = None,
+        deadline: float,
+    ) -> Stored:
+        """See the port."""
+        return await self._publisher.store(
+            check_subject(subject),
+            body,
+            msg_id=msg_id,
+            headers=headers,
+            expect_last=expect_last,
+            resend_expect=resend_expect,
+            deadline=deadline,
+        )
+
+    @asynccontextmanager
+    async def listen(
+        self, subject: str, on_message: OnMessage, *, queue: str = ""
+    ) -> AsyncIterator[None]:
+        """See the port."""
+
+        def deliver(incoming: Incoming) -> None:
+            on_message(_message(incoming))
+
+        def gap() -> None:
+            on_message(None)
+
+        async with self._link.subscribed(subject, deliver, queue=queue, gap=gap):
+            yield
+
+    def intake(
+        self, stream: str, durable: str, sink: IntakeSink
+    ) -> AbstractAsyncContextManager[NatsIntake]:
+        """See the port."""
+        return open_intake(self._link, stream, durable, sink)
+
+    async def records(
+        self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float
+    ) -> list[Record]:
+        """See the port."""
+        return await self._records.read(
+            stream, subject, after=after, since_ns=since_ns, deadline=deadline
+        )
+
+    async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
+        """See the port."""
+        return await self._records.last(stream, subject, deadline)
+
+    async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
+        """See the port."""
+        return await self._kv.get(bucket, key, deadline)
+
+    async def kv_put(
+        self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
+    ) -> int:
+        """See the port."""
+        return await self._kv.put(bucket, key, value, expect, deadline)
+
+    async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
+        """See the port."""
+        await self._kv.delete(bucket, key, deadline)
+
+    async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
+        """See the port."""
+        return await self._kv.entries(bucket, prefix, deadline)
+
+    async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
+        """See the port."""
+        await self._api.ensure_stream(spec, deadline)
+
+    async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
+        """See the port."""
+        await self._api.ensure_bucket(bucket, ttl_ns, deadline)
+
+    async def has_stream(self, stream: str, *, deadline: float) -> bool:
+        """See the port."""
+        return await self._api.has_stream(stream, deadline)
+
+    async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
+        """See the port."""
+        return await self._api.consumers(stream, deadline)
+
+    async def ensure_consumer(self, spec: ConsumerSpec, *, deadline: float) -> ConsumerState:
+        """See the port."""
+        return await self._api.ensure_consumer(spec, deadline)
+
+    async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
+        """See the port."""
+        await self._api.delete_consumer(stream, name, deadline)
+
+
+def _message(incoming: Incoming) -> Message:
+    return Message(
+        subject=incoming.subject,
+        body=incoming.body,
+        reply=incoming.reply,
+        headers=incoming.headers,
+    )

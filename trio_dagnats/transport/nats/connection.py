@@ -1,0 +1,227 @@
+"""Our own connection: dialled, watched, brought back after a loss, closed.
+
+The trio-asyncio loop lives in a task of its own: entered and left in the caller's task, its scopes
+misnest with the caller's (executed; design 3). That task is shielded and ends after the block's
+body, so that a clean-up in there still finds a connection.
+"""
+
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import random
+from typing import final
+
+import nats.errors
+import trio
+import trio_asyncio
+
+from trio_dagnats.errors import ConnectError, NotStored
+from trio_dagnats.transport.nats.broker import NatsBroker
+from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.own_path import OwnPath
+from trio_dagnats.transport.nats.private import HookedClient, protect_loop
+from trio_dagnats.transport.options import ConnectOptions, shown
+
+log = logging.getLogger("trio_dagnats.transport")
+
+PING_INTERVAL = 10
+MAX_PINGS = 2
+ABORT_AFTER = 35.0
+"""Seconds until a dead connection is aborted: (pings + 1) intervals, and some for the loop."""
+RECONNECT_WAIT = 0.25
+FLUSH_PATIENCE = 2.0
+CLOSE_PATIENCE = 2.0
+CHECK_PATIENCE = 2.0
+
+
+@asynccontextmanager
+async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBroker]:
+    """Connect to one of the servers for the length of a block; see ``open_broker``."""
+    connection = _Connection(urls, options)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(connection.run)
+        try:
+            yield connection.broker
+        finally:
+            connection.leave()
+
+
+@final
+class _Connection:
+    """One connection and its loop."""
+
+    def __init__(self, urls: list[str], options: ConnectOptions) -> None:
+        self._urls = urls
+        self._options = options
+        self._names = ", ".join(shown(url) for url in urls)
+        self._scope = trio.CancelScope(shield=True)
+        self._dialling = trio.CancelScope()
+        self._refusal: Exception | None = None
+        self._closed = trio.Event()
+        self._leaving = False
+        self._path: OwnPath | None = None
+
+    def leave(self) -> None:
+        """End the connection's task; called when the block's body has ended."""
+        self._scope.cancel()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the connection until :meth:`leave`.
+
+        Raises:
+            ConnectError: no usable server in time, or the connection ended for good.
+        """
+        protect_loop()
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_log_loop_error)
+            link = Link(self._make_path, ABORT_AFTER)
+            await self._dial(loop)
+            self.broker = NatsBroker(link)
+            with self._scope:
+                try:
+                    await self._hold(link, task_status)
+                finally:
+                    await self._close(loop, link)
+
+    def _make_path(self, link: Link) -> OwnPath:
+        self._client = HookedClient(link.routes)
+        self._path = OwnPath(self._client, link)
+        return self._path
+
+    async def _hold(self, link: Link, task_status: trio.TaskStatus[None]) -> None:
+        assert self._path is not None
+        self._path.writable = True
+        async with trio.open_nursery() as nursery:
+            await link.open(nursery)
+            await self._check(link)
+            task_status.started()
+            await self._closed.wait()
+            raise ConnectError(
+                f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
+            )
+
+    async def _check(self, link: Link) -> None:
+        """Make sure that the hooks work: a message of ours must come back through them."""
+        try:
+            await link.echo(trio.current_time() + CHECK_PATIENCE)
+        except NotStored as error:
+            raise ConnectError(
+                f"{self._names} is connected, but our own messages do not come back: this nats-py "
+                "does not fit, or the account may not publish to its _INBOX"
+            ) from error
+
+    async def _dial(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        connect = trio_asyncio.aio_as_trio(self._client.connect, loop=loop)
+        self._dialling.deadline = trio.current_time() + self._options.connect_timeout
+        with self._dialling:
+            await connect(**self._connect_arguments())
+        if self._dialling.cancelled_caught:
+            await self._abandon(loop)
+            raise ConnectError(self._why_not())
+        log.info("connected to %s", self._names)
+
+    async def _abandon(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        self._leaving = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
+            await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
+
+    def _why_not(self) -> str:
+        seconds = self._options.connect_timeout
+        if isinstance(self._refusal, nats.errors.AuthorizationError):
+            return f"{self._names} refused the credentials: check user, token, credentials or nkey"
+        if self._refusal is None:
+            return f"no answer from {self._names} within {seconds:g} s: is a NATS server there?"
+        reason = str(self._refusal) or type(self._refusal).__name__
+        return f"cannot connect to {self._names} within {seconds:g} s: {reason}"
+
+    async def _close(self, loop: trio_asyncio.TrioEventLoop, link: Link) -> None:
+        """Send what is queued, then close; every step has its deadline."""
+        self._leaving = True
+        with trio.CancelScope(shield=True) as shield:
+            shield.deadline = trio.current_time() + FLUSH_PATIENCE
+            if self._path is not None and self._path.writable:
+                await self._flush(link)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
+            self._client.close_gently()
+            await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
+
+    @staticmethod
+    async def _flush(link: Link) -> None:
+        """Write what is still queued; the tasks that do it have ended by now."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.outbox.run)
+            nursery.start_soon(link.requests.sweep)
+            try:
+                await link.echo(trio.current_time() + FLUSH_PATIENCE)
+            except NotStored:
+                log.warning("not all was sent before the connection closed")
+            nursery.cancel_scope.cancel()
+
+    # What nats-py calls. Coroutines that only set state and wake tasks: anything raised in here
+    # would end nats-py's own tasks for good (notes A5, rule D10).
+
+    async def _on_error(self, error: Exception) -> None:
+        self._refusal = error
+        if isinstance(error, nats.errors.AuthorizationError):
+            self._dialling.cancel()
+        log.debug("nats: %r", error)
+
+    async def _on_lost(self) -> None:
+        if self._path is not None and self._path.writable:
+            self._path.lost()
+            if not self._leaving:
+                log.warning("connection to %s lost; reconnecting", self._names)
+
+    async def _on_back(self) -> None:
+        if self._path is not None:
+            self._path.back()
+            log.warning("connection to %s is back", self._names)
+
+    async def _on_closed(self) -> None:
+        if self._path is not None:
+            self._path.lost()
+        self._closed.set()
+
+    def _connect_arguments(self) -> dict[str, object]:
+        options = self._options
+        arguments: dict[str, object] = {
+            "servers": self._urls,
+            "name": options.name,
+            "allow_reconnect": True,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT * (1 + random()),  # noqa: S311 - jitter
+            "connect_timeout": max(1, round(options.connect_timeout)),
+            "ping_interval": PING_INTERVAL,
+            "max_outstanding_pings": MAX_PINGS,
+            "pending_size": -1,
+            "error_cb": self._on_error,
+            "disconnected_cb": self._on_lost,
+            "reconnected_cb": self._on_back,
+            "closed_cb": self._on_closed,
+            "tls": options.tls,
+            "user": options.user,
+            "password": options.password,
+            "token": options.token,
+            "user_credentials": _path(options.credentials),
+            "nkeys_seed": _path(options.nkey_seed),
+        }
+        return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _path(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _log_loop_error(_loop: object, context: dict[str, object]) -> None:
+    """Log what asyncio reports; its default would end the loop (notes B2, rule D11)."""
+    error = context.get("exception")
+    if isinstance(error, OSError | ssl.SSLError):
+        log.debug("asyncio: %s", error)
+        return
+    log.error(
+        "asyncio: %s",
+        context.get("message"),
+        exc_info=error if isinstance(error, BaseException) else None,
+    )

@@ -1,0 +1,156 @@
+"""Credit-based pulls of one durable consumer (rule D6).
+
+Messages do not say which pull they answer, so credits are kept in one account: each message uses
+one, and the end of a pull (408, 409) says how many of its own were left. Silence of a pull is
+noticed by missing heartbeats, a lost connection by the reconnect.
+"""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import NotStored
+from trio_dagnats.transport.nats.delivery import NatsDelivery
+from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.requests import new_inbox
+from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.port import IntakeSink, PullEnd
+
+log = logging.getLogger("trio_dagnats.transport")
+
+NS = 1_000_000_000
+HEARTBEAT_MOST = 5.0
+"""Seconds between the server's signs of life on an open pull."""
+HEARTBEATS_MISSED = 2.5
+LEAVE_PATIENCE = 5.0
+
+_END_OF_STATUS = {"404": PullEnd.EXPIRED, "408": PullEnd.EXPIRED, "503": PullEnd.CONSUMER_GONE}
+_GONE = ("Consumer Deleted", "Consumer is push based", "Stream Deleted")
+
+
+@final
+class NatsIntake:
+    """See ``port.Intake``."""
+
+    def __init__(self, link: Link, stream: str, durable: str, sink: IntakeSink) -> None:
+        self._link = link
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._name = durable
+        self._sink = sink
+        self.inbox = new_inbox()
+        self._credits = 0
+        self._expires = 0.0
+        self._ends = 0.0
+        self._heard = 0.0
+        self._leaving = False
+        self._pulled = trio.lowlevel.ParkingLot()
+
+    def pull(self, batch: int, expires: float) -> None:
+        """See the port."""
+        self._credits += batch
+        self._expires = expires
+        self._ask(batch, expires)
+
+    def _ask(self, batch: int, expires: float) -> None:
+        beat = min(expires / 2, HEARTBEAT_MOST)
+        self._heard = trio.current_time()
+        self._ends = max(self._ends, self._heard + expires)
+        request = {
+            "batch": batch,
+            "expires": round(expires * NS),
+            "idle_heartbeat": round(beat * NS / 2),
+        }
+        body = json.dumps(request, separators=(",", ":")).encode()
+        self._link.outbox.put(
+            Frame(self._next, body, reply=self.inbox, not_after=self._heard + expires)
+        )
+        self._pulled.unpark_all()
+
+    def take(self, message: Incoming) -> None:
+        """Take a message or a status from the server."""
+        self._heard = trio.current_time()
+        if message.status:
+            self._take_status(message)
+            return
+        delivery = NatsDelivery(self._link, message)
+        self._credits = max(0, self._credits - 1)
+        if self._leaving:
+            delivery.nak()
+        else:
+            self._sink.delivered(delivery)
+
+    def _take_status(self, message: Incoming) -> None:
+        if message.status == "100":
+            return
+        why = _END_OF_STATUS.get(message.status, PullEnd.REFUSED)
+        if message.note.startswith(_GONE):
+            why = PullEnd.CONSUMER_GONE
+        elif message.status == "409" and "Nats-Pending-Messages" in message.headers:
+            why = PullEnd.EXPIRED if "Batch" in message.note else PullEnd.REFUSED
+        left = message.headers.get("Nats-Pending-Messages", "")
+        whole = why is PullEnd.CONSUMER_GONE or not left.isdigit()
+        self._give_back(self._credits if whole else int(left), why)
+
+    def _give_back(self, credits_: int, why: PullEnd) -> None:
+        back = min(credits_, self._credits)
+        self._credits -= back
+        if not self._credits:
+            self._ends = 0.0
+        if back and not self._leaving:
+            self._sink.returned(back, why)
+
+    def gap(self) -> None:
+        """Ask again after a reconnect: open pulls died with the connection."""
+        if self._credits and not self._leaving:
+            self._ask(self._credits, self._expires)
+
+    async def watch(self) -> None:
+        """Give back the credits of pulls that the server has forgotten, until cancelled."""
+        while True:
+            if not self._credits:
+                await self._pulled.park()
+                continue
+            beat = min(self._expires / 2, HEARTBEAT_MOST)
+            silent_at = self._heard + beat * HEARTBEATS_MISSED
+            await trio.sleep_until(min(silent_at, self._ends + beat))
+            now = trio.current_time()
+            if not self._link.path.writable:
+                self._heard = now  # the reconnect asks again
+            elif now >= self._heard + beat * HEARTBEATS_MISSED or now >= self._ends + beat:
+                self._give_back(self._credits, PullEnd.EXPIRED)
+
+    async def leave(self, route: Route) -> None:
+        """Stop the pulls on the server and hand back what is on its way (design 8.8)."""
+        self._leaving = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_PATIENCE):
+            await self._link.path.unsubscribe(route)
+            try:
+                # Twice: what the server had put on its way when it took the UNSUB comes before the
+                # second echo at the latest.
+                await self._link.path.barrier()
+                await self._link.path.barrier()
+            except NotStored:
+                log.warning("consumer %s: the end of pulling was not confirmed", self._name)
+        self._link.routes.remove(route)
+
+
+@asynccontextmanager
+async def open_intake(
+    link: Link, stream: str, durable: str, sink: IntakeSink
+) -> AsyncIterator[NatsIntake]:
+    """Open an intake for the length of a block; see ``port.Broker.intake``."""
+    intake = NatsIntake(link, stream, durable, sink)
+    route = link.routes.add(intake.inbox, intake.take, gap=intake.gap)
+    async with trio.open_nursery() as nursery:
+        try:
+            await link.path.subscribe(route)
+            nursery.start_soon(intake.watch)
+            yield intake
+        finally:
+            await intake.leave(route)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,198 @@
+"""Requests to the server's JetStream API, and what its answers mean."""
+
+import json
+from collections.abc import Mapping
+from typing import NoReturn, cast, final
+
+import trio
+
+from trio_dagnats.errors import BrokerError, Conflict, Missing, NotStored
+from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, StreamSpec
+
+NO_RESPONDERS = "503"
+WRONG_LAST_SEQUENCE = 10071
+OVERLAP = (10100, 10099)
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+MESSAGE_NOT_FOUND = 10037
+_MISSING = {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, 10039, 10076}
+BACK_OFF = (0.05, 0.1, 0.25, 0.5, 1.0)
+_STREAM_FIELDS = {"subjects", "retention", "storage", "duplicate_window", "max_age", "allow_atomic"}
+
+Json = Mapping[str, object]
+
+
+@final
+class ApiError(BrokerError):
+    """The server refused a request; ``code`` is its JetStream error code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} (JetStream error {code})")
+        self.code = code
+
+
+def raise_api_error(error: Json) -> NoReturn:
+    """Raise what an ``error`` object in an answer means to the caller."""
+    code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
+    if code == WRONG_LAST_SEQUENCE or code in OVERLAP:
+        raise Conflict(f"{text} (JetStream error {code})")
+    if code in _MISSING:
+        raise Missing(f"{text} (JetStream error {code})")
+    raise ApiError(code, text)
+
+
+@final
+class JsApi:
+    """The management side of a server."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def call(self, subject: str, request: Json | None, deadline: float) -> Json:
+        """Ask the API; None sends an empty body.
+
+        Raises:
+            Missing: this server has no JetStream, or not what was asked for.
+            NotStored: no answer in time.
+            ApiError: refused otherwise.
+        """
+        body = b"" if request is None else json.dumps(request).encode()
+        answer = await self.ask(Frame(f"$JS.API.{subject}", body, not_after=deadline), deadline)
+        if answer.status == NO_RESPONDERS:
+            raise Missing(
+                "this server has no JetStream: start it with `nats-server -js`, or point at a "
+                "DagNats engine"
+            )
+        reply = cast("Json", json.loads(answer.body))
+        if isinstance(error := reply.get("error"), dict):
+            raise_api_error(error)
+        return reply
+
+    async def ask(self, frame: Frame, deadline: float) -> Incoming:
+        """Send a request that may be sent again, and return its answer, whatever it is."""
+        again = Frame(frame.subject, frame.body, headers=frame.headers, not_after=deadline)
+        answer, _ = await self._link.requests.ask(frame, deadline=deadline, again=again)
+        return answer
+
+    async def has_stream(self, stream: str, deadline: float) -> bool:
+        """See ``port.Broker.has_stream``."""
+        names = await self.call("STREAM.NAMES", {"subject": ">"}, deadline)
+        if stream in _names(names):
+            return True
+        try:
+            await self.call(f"STREAM.INFO.{stream}", None, deadline)
+        except Missing:
+            return False
+        return True
+
+    async def takes(self, subject: str, deadline: float) -> bool:
+        """Say whether some stream takes a subject."""
+        return bool(_names(await self.call("STREAM.NAMES", {"subject": subject}, deadline)))
+
+    async def ensure_stream(self, spec: StreamSpec, deadline: float) -> None:
+        """See ``port.Broker.ensure_stream``."""
+        config: dict[str, object] = {
+            "name": spec.name,
+            "subjects": list(spec.subjects),
+            "retention": spec.retention,
+            "storage": spec.storage,
+            "duplicate_window": spec.duplicate_window_ns,
+            "max_age": spec.max_age_ns,
+            "allow_atomic": spec.allow_atomic,
+            "num_replicas": 1,
+        }
+        try:
+            found = await self.call(f"STREAM.INFO.{spec.name}", None, deadline)
+        except Missing as missing:
+            if str(STREAM_NOT_FOUND) not in str(missing):
+                raise
+            await self.call(f"STREAM.CREATE.{spec.name}", config, deadline)
+            return
+        live = cast("dict[str, object]", found["config"])
+        if any(live.get(name, False) != config[name] for name in _STREAM_FIELDS):
+            await self.call(f"STREAM.UPDATE.{spec.name}", {**live, **config}, deadline)
+
+    async def ensure_bucket(self, bucket: str, ttl_ns: int, deadline: float) -> None:
+        """Create a bucket as nats.go does (contract 1.3); one that is there is left alone."""
+        stream = f"KV_{bucket}"
+        window = 120_000_000_000
+        config: dict[str, object] = {
+            "name": stream,
+            "subjects": [f"$KV.{bucket}.>"],
+            "max_msgs_per_subject": 1,
+            "max_age": ttl_ns,
+            "duplicate_window": min(window, ttl_ns) if ttl_ns else window,
+            "discard": "new",
+            "deny_delete": True,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "storage": "file",
+            "num_replicas": 1,
+        }
+        if not await self.has_stream(stream, deadline):
+            await self.call(f"STREAM.CREATE.{stream}", config, deadline)
+
+    async def consumers(self, stream: str, deadline: float) -> list[ConsumerState]:
+        """See ``port.Broker.consumers``."""
+        found: list[ConsumerState] = []
+        while True:
+            page = await self.call(f"CONSUMER.LIST.{stream}", {"offset": len(found)}, deadline)
+            consumers = cast("list[Json] | None", page.get("consumers")) or []
+            found.extend(map(_state, consumers))
+            if not consumers or len(found) >= int(str(page.get("total", 0))):
+                return found
+
+    async def ensure_consumer(self, spec: ConsumerSpec, deadline: float) -> ConsumerState:
+        """See ``port.Broker.ensure_consumer``."""
+        config = {
+            "durable_name": spec.durable,
+            "name": spec.durable,
+            "filter_subject": spec.filter_subject,
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "ack_wait": spec.ack_wait_ns,
+            "max_ack_pending": spec.max_ack_pending,
+            "max_deliver": spec.max_deliver,
+        }
+        subject = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}.{spec.filter_subject}"
+        request = {"stream_name": spec.stream, "config": config}
+        return _state(await self.call(subject, request, deadline))
+
+    async def delete_consumer(self, stream: str, name: str, deadline: float) -> None:
+        """See ``port.Broker.delete_consumer``."""
+        try:
+            await self.call(f"CONSUMER.DELETE.{stream}.{name}", None, deadline)
+        except Missing as missing:
+            if str(CONSUMER_NOT_FOUND) not in str(missing):
+                raise
+
+    async def pause_for(self, tries: int, deadline: float) -> None:
+        """Wait before another try of what the server could not do now.
+
+        Raises:
+            NotStored: there is no time left for one.
+        """
+        until = trio.current_time() + BACK_OFF[min(tries, len(BACK_OFF) - 1)]
+        if until >= deadline:
+            raise NotStored("the server could not take it in time")
+        await trio.sleep_until(until)
+
+
+def _names(reply: Json) -> list[str]:
+    return cast("list[str] | None", reply.get("streams")) or []
+
+
+def _state(info: Json) -> ConsumerState:
+    config = cast("Json", info["config"])
+    return ConsumerState(
+        name=str(info["name"]),
+        durable=str(config.get("durable_name", "")),
+        filter_subject=str(config.get("filter_subject", "")),
+        ack_wait_ns=int(str(config.get("ack_wait", 0))),
+        max_ack_pending=int(str(config.get("max_ack_pending", 0))),
+        pending=int(str(info.get("num_pending", 0))),
+        ack_pending=int(str(info.get("num_ack_pending", 0))),
+        waiting=int(str(info.get("num_waiting", 0))),
+    )

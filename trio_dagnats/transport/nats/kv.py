@@ -1,0 +1,113 @@
+"""Key-value buckets: streams by another name (contract 1.3)."""
+
+from typing import final
+
+from trio_dagnats.errors import Missing
+from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
+from trio_dagnats.transport.nats.records import Records
+from trio_dagnats.transport.nats.stores import Publisher
+from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
+from trio_dagnats.wire.names import kv_subject
+from trio_dagnats.wire.text import parse_rfc3339
+
+OPERATION = "KV-Operation"
+DELETED = frozenset({"DEL", "PURGE"})
+
+
+@final
+class KeyValues:
+    """Reads and writes buckets; see ``port.Broker``."""
+
+    def __init__(self, api: JsApi, records: Records, publisher: Publisher) -> None:
+        self._api = api
+        self._records = records
+        self._publisher = publisher
+
+    async def get(self, bucket: str, key: str, deadline: float) -> Entry | None:
+        """Read a key directly from the stream's store."""
+        subject = kv_subject(bucket, key)
+        frame = Frame(f"$JS.API.DIRECT.GET.KV_{bucket}.{subject}", b"", not_after=deadline)
+        answer = await self._api.ask(frame, deadline)
+        if answer.status == NO_RESPONDERS:  # no such bucket, or one without direct reads
+            record = await self._get_slowly(bucket, subject, deadline)
+            return _entry(bucket, record) if record else None
+        if answer.status:
+            return None
+        return _entry(bucket, _record(answer))
+
+    async def put(
+        self, bucket: str, key: str, value: bytes, expect: int | None, deadline: float
+    ) -> int:
+        """Write a key; return its revision."""
+        return await self._write(bucket, key, value, dict(NO_HEADERS), expect, deadline)
+
+    async def delete(self, bucket: str, key: str, deadline: float) -> None:
+        """Write a delete marker."""
+        await self._write(bucket, key, b"", {OPERATION: "DEL"}, None, deadline)
+
+    async def entries(self, bucket: str, prefix: str, deadline: float) -> list[Entry]:
+        """Read all living keys that begin with a prefix."""
+        narrowed = f"{prefix}>" if prefix.endswith(".") else ">"
+        try:
+            found = await self._records.newest(
+                f"KV_{bucket}", kv_subject(bucket, narrowed), deadline
+            )
+        except Missing as missing:
+            raise _no_bucket(bucket) from missing
+        entries = [entry for record in found if (entry := _entry(bucket, record))]
+        return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
+
+    async def _write(
+        self,
+        bucket: str,
+        key: str,
+        value: bytes,
+        headers: dict[str, str],
+        expect: int | None,
+        deadline: float,
+    ) -> int:
+        try:
+            stored = await self._publisher.store(
+                kv_subject(bucket, key),
+                value,
+                msg_id="",
+                headers=headers,
+                expect_last=expect,
+                resend_expect=None,
+                deadline=deadline,
+            )
+        except Missing as missing:
+            raise _no_bucket(bucket) from missing
+        return stored.sequence
+
+    async def _get_slowly(self, bucket: str, subject: str, deadline: float) -> Record | None:
+        try:
+            return await self._records.last(f"KV_{bucket}", subject, deadline)
+        except Missing as missing:
+            raise _no_bucket(bucket) from missing
+
+
+def _record(answer: Incoming) -> Record:
+    return Record(
+        sequence=int(answer.headers["Nats-Sequence"]),
+        subject=answer.headers["Nats-Subject"],
+        body=answer.body,
+        time_ns=parse_rfc3339(answer.headers["Nats-Time-Stamp"]),
+        headers=answer.headers,
+    )
+
+
+def _entry(bucket: str, record: Record) -> Entry | None:
+    if record.headers.get(OPERATION) in DELETED or record.headers.get("Nats-Marker-Reason"):
+        return None
+    return Entry(
+        key=record.subject.removeprefix(kv_subject(bucket, "")),
+        value=record.body,
+        revision=record.sequence,
+        time_ns=record.time_ns,
+    )
+
+
+def _no_bucket(bucket: str) -> Missing:
+    return Missing(f"this server has no key-value bucket {bucket!r}")

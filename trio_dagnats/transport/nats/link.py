@@ -1,0 +1,104 @@
+"""What a connection gives to the parts above it, whichever path its bytes take."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+
+from trio_dagnats.transport.nats.frames import Frame, check_subject
+from trio_dagnats.transport.nats.outbox import Outbox, Writer
+from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
+from trio_dagnats.transport.nats.routes import OnIncoming, Route, Routes
+
+BARRIER_PATIENCE = 5.0
+
+
+class Path(Writer, Protocol):
+    """How subscriptions and frames reach the server: by our own bytes, or by nats-py's calls."""
+
+    @property
+    def max_payload(self) -> int:
+        """What the server said it takes."""
+        ...
+
+    async def subscribe(self, route: Route) -> None:
+        """Tell the server of a subscription; after a lost connection it is told again."""
+        ...
+
+    async def unsubscribe(self, route: Route) -> None:
+        """End a subscription on the server; what is on its way is still delivered."""
+        ...
+
+    async def barrier(self) -> None:
+        """Return when the server has processed all that was sent before.
+
+        Raises:
+            NotStored: no answer in time.
+        """
+        ...
+
+
+class Link:
+    """A connection: its path, its outbox, its requests and its routes.
+
+    Args:
+        make_path: makes the path for this link.
+        abort_after: seconds after which a dead connection is aborted.
+    """
+
+    def __init__(self, make_path: "Callable[[Link], Path]", abort_after: float) -> None:
+        self.abort_after = abort_after
+        self.active = 0
+        self.routes = Routes()
+        self.path = make_path(self)
+        self.outbox = Outbox(self.path, lambda: self.active)
+        self.requests = Requests(self.outbox, new_inbox())
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Start the tasks that move frames, and open the inbox for answers."""
+        nursery.start_soon(self.outbox.run)
+        nursery.start_soon(self.requests.sweep)
+        inbox = self.routes.add(self.requests.subject, self.requests.answered)
+        await self.path.subscribe(inbox)
+
+    def reconnected(self) -> None:
+        """Send again what was in flight, and tell listeners that they may have missed something."""
+        self.requests.reconnected()
+        for route in self.routes.all():
+            if route.gap is not None:
+                route.gap()
+        self.outbox.wake()
+
+    async def echo(self, deadline: float) -> None:
+        """Send a message to ourselves: it comes back when all before it has been processed.
+
+        Raises:
+            NotStored: it did not come back in time.
+        """
+        while True:
+            try:
+                await self.requests.ask(Frame("", b""), deadline=deadline)
+            except Lost:
+                continue
+            return
+
+    @asynccontextmanager
+    async def subscribed(
+        self,
+        subject: str,
+        deliver: OnIncoming,
+        *,
+        queue: str = "",
+        gap: Callable[[], None] | None = None,
+    ) -> AsyncIterator[Route]:
+        """Subscribe for the length of a block; the server has it when the block begins."""
+        route = self.routes.add(check_subject(subject), deliver, queue=queue, gap=gap)
+        try:
+            await self.path.subscribe(route)
+            await self.path.barrier()
+            yield route
+        finally:
+            self.routes.remove(route)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE):
+                await self.path.unsubscribe(route)

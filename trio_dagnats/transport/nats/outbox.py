@@ -1,0 +1,117 @@
+"""What waits to be sent: a bounded queue that is flushed once per turn, in one write.
+
+Batches decide the throughput (notes E): each write is a system call here and a wake-up in the
+server. While many deliveries are being worked on, a short pause between two flushes lets frames
+gather; with few it would only add latency, so there is none.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, final
+
+import trio
+
+from trio_dagnats.transport.nats.frames import Frame
+
+MAX_FRAMES = 1024
+"""Frames of one write; more would keep other tasks waiting (notes E)."""
+MAX_QUEUED = 8 * 1024 * 1024
+"""Bytes that may wait before senders have to."""
+MAX_UNSENT = 1024 * 1024
+"""Bytes in the socket's buffer above which nothing more is written (rule D8)."""
+BUSY = 32
+"""Deliveries in work from which on a pause pays (notes E: it hurts below, helps above)."""
+PAUSE = 0.002
+FULL_SOCKET_PAUSE = 0.005
+
+
+class Writer(Protocol):
+    """The connection's side of the outbox."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether the connection is up."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        ...
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        """Write frames, in order; must not raise for a connection that is down."""
+        ...
+
+
+@final
+class Outbox:
+    """The queue and the task that empties it.
+
+    Args:
+        writer: where frames go.
+        active: how many deliveries are being worked on.
+    """
+
+    def __init__(self, writer: Writer, active: Callable[[], int]) -> None:
+        self._writer = writer
+        self._active = active
+        self._frames: deque[Frame] = deque()
+        self._queued = 0
+        self._work = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put(self, frame: Frame) -> None:
+        """Queue a frame; never waits. Senders of large data call :meth:`wait_for_room` first."""
+        self._frames.append(frame)
+        self._queued += len(frame.body)
+        if self._work:
+            self._work.unpark()
+
+    def put_first(self, frames: Iterable[Frame]) -> None:
+        """Queue frames, in their order, before everything else."""
+        again = list(frames)
+        self._frames.extendleft(reversed(again))
+        self._queued += sum(len(frame.body) for frame in again)
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the queue again: the connection is back."""
+        self._work.unpark_all()
+
+    @property
+    def full(self) -> bool:
+        """Whether senders have to wait."""
+        return self._queued > MAX_QUEUED
+
+    async def wait_for_room(self) -> None:
+        """Wait while too much is queued."""
+        while self.full:
+            await self._room.park()
+
+    async def run(self) -> None:
+        """Flush until cancelled."""
+        while True:
+            if not self._frames or not self._writer.writable:
+                await self._work.park()
+                continue
+            if self._writer.unsent > MAX_UNSENT:
+                await trio.sleep(FULL_SOCKET_PAUSE)
+                continue
+            await self._writer.write(self._take())
+            await trio.sleep(PAUSE if self._active() >= BUSY else 0)
+
+    def _take(self) -> list[Frame]:
+        """Take the next frames, without those whose time is over (design 8.7)."""
+        now, batch = trio.current_time(), list[Frame]()
+        while self._frames and len(batch) < MAX_FRAMES:
+            frame = self._frames.popleft()
+            self._queued -= len(frame.body)
+            if frame.not_after > now:
+                frame.sent_at = frame.sent_at or now
+                batch.append(frame)
+        if not self.full:
+            self._room.unpark_all()
+        return batch

@@ -1,0 +1,64 @@
+"""The fast path: our own bytes on the connection of a client that is ours."""
+
+from collections.abc import Sequence
+from typing import final
+
+import trio
+
+from trio_dagnats.transport.nats.frames import Frame, encode
+from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
+from trio_dagnats.transport.nats.private import HookedClient
+from trio_dagnats.transport.nats.routes import Route
+
+
+@final
+class OwnPath:
+    """Writes frames and subscriptions directly; see ``link.Path``.
+
+    Args:
+        client: our client.
+        link: the connection that this is the path of.
+    """
+
+    def __init__(self, client: HookedClient, link: Link) -> None:
+        self._client = client
+        self._link = link
+        self.writable = False
+
+    @property
+    def max_payload(self) -> int:
+        """What the server said it takes."""
+        return int(self._client.max_payload)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._client.unsent()
+
+    async def write(self, frames: Sequence[Frame]) -> None:
+        """Write all frames at once."""
+        self._client.write_now(b"".join(map(encode, frames)))
+
+    async def subscribe(self, route: Route) -> None:
+        """Subscribe now, or with the others after the reconnect."""
+        if self.writable:
+            self._client.write_now(route.sub())
+
+    async def unsubscribe(self, route: Route) -> None:
+        """Unsubscribe; a lost connection has forgotten it anyway."""
+        if self.writable:
+            self._client.write_now(route.unsub())
+
+    async def barrier(self) -> None:
+        """Wait for an echo of our own: everything before it has been processed."""
+        await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
+
+    def lost(self) -> None:
+        """Stop writing."""
+        self.writable = False
+
+    def back(self) -> None:
+        """Subscribe to everything again, in one write, then go on."""
+        self._client.write_now(b"".join(route.sub() for route in self._link.routes.all()))
+        self.writable = True
+        self._link.reconnected()

@@ -1,0 +1,120 @@
+"""Every private name of nats-py that we touch, and the self-check that says whether they fit.
+
+Two hooks make the hot path: messages of our own subscriptions are taken at ``_process_msg``,
+before nats-py builds objects and queues for them; frames are written to ``_transport`` directly.
+Where they do not do what we know, ``connection`` uses the public path instead (rule D15).
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+
+import trio
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+from trio_asyncio._loop import TrioEventLoop
+
+from trio_dagnats.transport.nats.frames import Incoming, decode_headers
+from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
+
+CLOSE_PATIENCE = 1.0
+
+
+class AbortingTcp(TcpTransport):
+    """A TCP transport whose end is bounded (notes A5, rule D12).
+
+    With unsent bytes in the socket, nats-py's own waits for minutes. A dead connection is reset,
+    so that bytes still in the kernel die with it and cannot arrive after another worker's.
+    """
+
+    reset = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # nats-py types this class in part
+
+    @property
+    def writer(self) -> asyncio.StreamWriter | None:
+        """The stream's writer, None before the first connect."""
+        return self._io_writer
+
+    def close(self) -> None:
+        """End the connection at once; by a reset unless it was drained before."""
+        writer = self._io_writer
+        if writer is None:
+            return
+        if self.reset:
+            sock = writer.transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    async def wait_closed(self) -> None:
+        """Wait for the end, but not for long."""
+        with contextlib.suppress(TimeoutError, OSError):
+            closing = super().wait_closed()  # type: ignore[no-untyped-call]  # the same
+            await asyncio.wait_for(closing, CLOSE_PATIENCE)
+
+    def __bool__(self) -> bool:
+        """Say yes always: nats-py replaces a transport that says no before it connects."""
+        return True
+
+
+class HookedClient(Client):
+    """A client that hands messages of our own subscriptions straight to their routes."""
+
+    def __init__(self, routes: Routes) -> None:
+        super().__init__()
+        self._routes = routes
+        self._tcp = AbortingTcp()
+        self._transport = self._tcp
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        if sid < FIRST_SID:
+            await super()._process_msg(sid, subject, reply, data, headers or b"")
+            return
+        route = self._routes.find(sid)
+        if route is None:
+            return
+        if headers:
+            status, note, fields = decode_headers(headers)
+            route.deliver(Incoming(subject.decode(), reply.decode(), data, status, note, fields))
+        else:
+            route.deliver(Incoming(subject.decode(), reply.decode(), data))
+
+    def write_now(self, data: bytes) -> None:
+        """Write bytes to the socket, or to its buffer."""
+        writer = self._tcp.writer
+        if writer is not None and not writer.is_closing():
+            writer.write(data)
+
+    def unsent(self) -> int:
+        """Return how many bytes the socket has not taken yet."""
+        writer = self._tcp.writer
+        return writer.transport.get_write_buffer_size() if writer is not None else 0
+
+    def close_gently(self) -> None:
+        """Let the last close be an ordinary one: everything was flushed before."""
+        self._tcp.reset = False
+
+
+def protect_loop() -> None:
+    """Keep KeyboardInterrupt out of trio-asyncio's main task (rule D13).
+
+    Raised in there it deadlocks the loop (trio-asyncio#118). Marks the function's code; harmless
+    when done twice, and for loops that are not ours.
+    """
+    trio.lowlevel.enable_ki_protection(TrioEventLoop._main_loop)  # noqa: SLF001 - see above
+
+
+def hooks_fit() -> bool:
+    """Say whether this nats-py still has the names that the hooks replace."""
+    return (
+        hasattr(Client, "_process_msg")
+        and hasattr(TcpTransport, "wait_closed")
+        and "_io_writer" in vars(AbortingTcp())
+    )

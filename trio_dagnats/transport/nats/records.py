@@ -1,0 +1,153 @@
+"""Reading stored messages back: by an ephemeral consumer, or the newest one directly.
+
+The consumer's creation says how many messages there are, so a read is three requests and one
+answer per message, however far the stream reaches back. (Measured against STREAM.MSG.GET with
+``next_by_subj``, which costs a request per message and cannot begin at a time.)
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import cast, final
+
+import trio
+
+from trio_dagnats.errors import NotStored
+from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_ack, decode_headers
+from trio_dagnats.transport.nats.jsapi import MESSAGE_NOT_FOUND, ApiError, JsApi
+from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.requests import new_inbox
+from trio_dagnats.transport.port import Record
+from trio_dagnats.wire.text import parse_rfc3339, rfc3339
+
+IDLE_NS = 10_000_000_000
+"""The server forgets a reader's consumer after this, if we could not delete it."""
+
+
+@final
+class _Gathering:
+    """Collects the messages of one read."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.records: list[Record] = []
+        self.done = trio.Event()
+        self.broken = False
+
+    def take(self, message: Incoming) -> None:
+        if message.status:
+            self.broken = True
+            self.done.set()
+            return
+        info = decode_ack(message.reply)
+        self.records.append(
+            Record(
+                sequence=info.stream_sequence,
+                subject=message.subject,
+                body=message.body,
+                time_ns=info.time_ns,
+                headers=message.headers,
+            )
+        )
+        if len(self.records) >= self.expected:
+            self.done.set()
+
+    def gap(self) -> None:
+        """A lost connection has lost the rest."""
+        self.broken = True
+        self.done.set()
+
+
+@final
+class Records:
+    """Reads streams; see ``port.Broker.records``."""
+
+    def __init__(self, link: Link, api: JsApi) -> None:
+        self._link = link
+        self._api = api
+
+    async def read(
+        self, stream: str, subject: str, *, after: int, since_ns: int, deadline: float
+    ) -> list[Record]:
+        """Read what is stored now, oldest first."""
+        start: dict[str, object] = {"deliver_policy": "all"}
+        if after:
+            start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+        elif since_ns:
+            start = {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(since_ns)}
+        records = await self._gather(stream, subject, start, deadline)
+        return [r for r in records if r.sequence > after and r.time_ns >= since_ns]
+
+    async def newest(self, stream: str, subject: str, deadline: float) -> list[Record]:
+        """Read the newest message of each subject that matches."""
+        return await self._gather(stream, subject, {"deliver_policy": "last_per_subject"}, deadline)
+
+    async def last(self, stream: str, subject: str, deadline: float) -> Record | None:
+        """Read the newest message of one subject."""
+        try:
+            reply = await self._api.call(
+                f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, deadline
+            )
+        except ApiError as error:
+            if error.code == MESSAGE_NOT_FOUND:
+                return None
+            raise
+        found = cast("Mapping[str, str]", reply["message"])
+        raw = base64.b64decode(found.get("hdrs", ""))
+        return Record(
+            sequence=int(found["seq"]),
+            subject=found["subject"],
+            body=base64.b64decode(found.get("data", "")),
+            time_ns=parse_rfc3339(found["time"]),
+            headers=decode_headers(raw)[2] if raw else {},
+        )
+
+    async def _gather(
+        self, stream: str, subject: str, start: dict[str, object], deadline: float
+    ) -> list[Record]:
+        while True:
+            if trio.current_time() >= deadline:
+                raise NotStored(f"{stream} could not be read in time")
+            gathered = await self._try(stream, subject, start, deadline)
+            if gathered is not None:
+                return gathered
+
+    async def _try(
+        self, stream: str, subject: str, start: dict[str, object], deadline: float
+    ) -> list[Record] | None:
+        name = f"reader-{token_hex(8)}"
+        config = {
+            **start,
+            "name": name,
+            "filter_subject": subject,
+            "ack_policy": "none",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": IDLE_NS,
+        }
+        request = {"stream_name": stream, "config": config}
+        made = await self._api.call(f"CONSUMER.CREATE.{stream}.{name}.{subject}", request, deadline)
+        expected = int(str(made.get("num_pending", 0)))
+        try:
+            return await self._fetch(stream, name, expected, deadline) if expected else []
+        finally:
+            self._link.outbox.put(Frame(f"$JS.API.CONSUMER.DELETE.{stream}.{name}", b""))
+
+    async def _fetch(
+        self, stream: str, name: str, expected: int, deadline: float
+    ) -> list[Record] | None:
+        gathering, inbox = _Gathering(expected), new_inbox()
+        route = self._link.routes.add(inbox, gathering.take, gap=gathering.gap)
+        try:
+            await self._link.path.subscribe(route)
+            body = json.dumps({"batch": expected, "no_wait": True}).encode()
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+            self._link.outbox.put(Frame(subject, body, reply=inbox, not_after=deadline))
+            with trio.move_on_at(deadline):
+                await gathering.done.wait()
+        finally:
+            self._link.routes.remove(route)
+            await self._link.path.unsubscribe(route)
+        complete = len(gathering.records) >= expected
+        return gathering.records if complete else None

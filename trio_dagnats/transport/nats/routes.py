@@ -1,0 +1,71 @@
+"""Our own subscriptions: numbers, callbacks, and what to tell the server after a reconnect."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import final
+
+from trio_dagnats.transport.nats.frames import Incoming
+
+FIRST_SID = 1_000_000_000
+"""nats-py counts its own subscriptions from 1; ours must never meet them."""
+
+OnIncoming = Callable[[Incoming], None]
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Route:
+    """A subscription. ``gap`` is called after a reconnect: messages may have been missed."""
+
+    sid: int
+    subject: str
+    queue: str
+    deliver: OnIncoming
+    gap: Callable[[], None] | None = None
+
+    def sub(self) -> bytes:
+        """Return the line that subscribes."""
+        queue = f"{self.queue} " if self.queue else ""
+        return f"SUB {self.subject} {queue}{self.sid}\r\n".encode()
+
+    def unsub(self) -> bytes:
+        """Return the line that ends the subscription on the server."""
+        return f"UNSUB {self.sid}\r\n".encode()
+
+
+@final
+class Routes:
+    """All our subscriptions of one connection, in the order of their making."""
+
+    def __init__(self) -> None:
+        self._numbers = count(FIRST_SID)
+        self._by_sid: dict[int, Route] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_sid)
+
+    def add(
+        self,
+        subject: str,
+        deliver: OnIncoming,
+        *,
+        queue: str = "",
+        gap: Callable[[], None] | None = None,
+    ) -> Route:
+        """Make a subscription; the caller tells the server."""
+        route = Route(next(self._numbers), subject, queue, deliver, gap)
+        self._by_sid[route.sid] = route
+        return route
+
+    def remove(self, route: Route) -> None:
+        """Forget a subscription; what still comes for it is dropped."""
+        self._by_sid.pop(route.sid, None)
+
+    def find(self, sid: int) -> Route | None:
+        """Return the subscription of a number, None if it is not ours."""
+        return self._by_sid.get(sid)
+
+    def all(self) -> list[Route]:
+        """Return all subscriptions."""
+        return list(self._by_sid.values())

@@ -1,0 +1,75 @@
+"""Opening a broker from whatever the user has: a URL, several, a connected client, a broker."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from trio_dagnats.errors import UsageError, plain
+from trio_dagnats.transport.options import ConnectOptions, check_url
+from trio_dagnats.transport.port import Broker
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+NatsSource: TypeAlias = Union[str, Sequence[str], "Client", Broker]
+"""A server's URL, several URLs of one cluster, a nats-py client that is connected in the running
+trio-asyncio loop, or a broker."""
+
+
+def open_broker(
+    source: NatsSource, options: ConnectOptions | None = None
+) -> AbstractAsyncContextManager[Broker]:
+    """Connect for the length of a block.
+
+    A client or a broker that is given stays open after the block. The connection outlives the
+    cancellation of the block's body, so that a shielded clean-up in it still finds it.
+
+    Raises:
+        UsageError: the source is none of these, or a URL cannot be dialled.
+        ConnectError: no usable server within ``connect_timeout``; or, out of the block, the
+            connection ended for good.
+    """
+    if isinstance(source, str):
+        return _dial([source], options)
+    if isinstance(source, Broker):
+        return _as_it_is(source)
+    if isinstance(source, Sequence):
+        return _dial(list(source), options)
+    return _borrow(source, options)
+
+
+@asynccontextmanager
+async def _as_it_is(broker: Broker) -> AsyncIterator[Broker]:
+    yield broker
+
+
+@asynccontextmanager
+async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterator[Broker]:
+    if not urls:
+        raise UsageError("no server URL given; write nats://host:4222")
+    checked = [check_url(url) for url in urls]
+    # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
+    from trio_dagnats.transport.nats.connection import dial  # noqa: PLC0415
+
+    try:
+        async with dial(checked, options or ConnectOptions()) as broker:
+            yield broker
+    except BaseExceptionGroup as group:
+        raise plain(group) from None
+
+
+@asynccontextmanager
+async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIterator[Broker]:
+    if options is not None:
+        raise UsageError("a connected client has its own options; give a URL to use ConnectOptions")
+    if not hasattr(client, "jetstream"):
+        raise UsageError(
+            f"{type(client).__name__} is no server URL, no list of URLs and no nats-py client"
+        )
+    from trio_dagnats.transport.nats.borrowed import borrow  # noqa: PLC0415 - see above
+
+    try:
+        async with borrow(client) as broker:
+            yield broker
+    except BaseExceptionGroup as group:
+        raise plain(group) from None

@@ -1,0 +1,240 @@
+"""One attempt: the state that its parts share, and the ways to end it from outside.
+
+An attempt is one delivery of a task message being worked on. It has one cancel scope, whose
+deadline is the end of the lease; whoever ends the attempt gives a reason first. All attempts of
+a running worker share its :class:`Hub`.
+"""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import trio
+
+from trio_dagnats.attempt.life import State
+from trio_dagnats.attempt.note import Note
+from trio_dagnats.attempt.outcome import Settlement
+from trio_dagnats.errors import NotStored
+from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.trace import TraceContext
+from trio_dagnats.worker.aging import Agenda, Nursling
+from trio_dagnats.worker.engine_facts import EngineFacts
+from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.lease import lease_end, renew_at
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.runwatch import RunWatch
+from trio_dagnats.worker.settle import Settler, Verdict
+from trio_dagnats.worker.slots import Share, Slots
+from trio_dagnats.worker.stores import StepStore
+from trio_dagnats.worker.telemetry import Telemetry
+
+ENDING_PATIENCE = 2.0
+"""Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
+
+NO_TASK = Task(run_id="", step_id="", task_id="")
+"""Stands for the task until the message is parsed."""
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Hub:
+    """What all attempts of one running worker share.
+
+    Attributes:
+        live: the attempts that are not over, in the order of their arrival.
+        young: attempts that may end before they are worth watching.
+        draining: set when the worker begins to drain.
+        threads: bounds the trio threads of synchronous handlers.
+        chores: a nursery for what nobody waits for; it outlives the attempts.
+        skipped: tasks skipped because their run was cancelled while they were queued.
+    """
+
+    broker: Broker
+    worker_id: str
+    telemetry: Telemetry
+    slots: Slots
+    young: "Nursling[Attempt]"
+    agenda: Agenda
+    watch: RunWatch
+    facts: EngineFacts
+    store: StepStore
+    settler: Settler
+    threads: trio.CapacityLimiter
+    chores: trio.Nursery
+    live: "dict[Attempt, None]" = field(default_factory=dict)
+    draining: trio.Event = field(default_factory=trio.Event)
+    skipped: int = 0
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Wait:
+    """What an attempt is waiting for by its own wish. ``until_ns`` is a pause's end, else 0."""
+
+    what: str
+    until_ns: int = 0
+
+
+@final
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """The shared state of one attempt; see the module.
+
+    Attributes:
+        hub: what all attempts of the worker share.
+        handler: what serves it.
+        share: the consumer's part of the slots.
+        delivery: the task message.
+        ack_wait: seconds of the lease, as the durable has it.
+        lease_until: trio time after which nothing may be said about the delivery.
+        task: the parsed task; ``NO_TASK`` until it is parsed.
+        verdict: what became of the outcome, once it was stored or not.
+        known_sequence: the newest history sequence known to speak about this dispatch.
+        note_written: the attempt note exists, so that the outcome has to delete it.
+        signals: revisions of signals that this attempt has returned to its handler.
+        iteration: loop iterations committed before this one.
+        waits: what the handler's own tasks are waiting for by their own wish.
+        idle: the whole attempt waits, without a slot.
+        nak_delay: seconds for the next delayed hand-back.
+        complaint: why the message is no task.
+        settling: the scope in which an outcome is being stored.
+        over: the attempt has left the worker.
+    """
+
+    hub: Hub
+    handler: Handler
+    share: Share
+    delivery: Delivery
+    ack_wait: float
+    lease_until: float
+    scope: trio.CancelScope
+    task: Task
+    trace: TraceContext
+    main_task: trio.lowlevel.Task = field(init=False)
+    state: State = State.RECEIVED
+    reason: CancelReason | None = None
+    outcome: Settlement | None = None
+    verdict: Verdict | None = None
+    known_sequence: int = 0
+    note: Note
+    note_read: bool = False
+    note_written: bool = False
+    pauses: int = 0
+    signals: dict[str, int] = field(default_factory=dict)
+    signals_pending: bool = False
+    checkpointed: bool = False
+    iteration: int = 0
+    waits: list[Wait] = field(default_factory=list)
+    idle: bool = False
+    settling: trio.CancelScope | None = None
+    nak_delay: float = 0.0
+    complaint: str = ""
+    started_at: float = 0.0
+    over: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.label} {self.state.name.lower()}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the message is answered, or must not be answered any more."""
+        return self.state is State.ENDED
+
+    @property
+    def label(self) -> str:
+        """Name the attempt for logs: run, step and attempt number."""
+        if self.task is NO_TASK:
+            return f"message {self.delivery.stream_sequence} of {self.delivery.subject}"
+        return f"{self.task.run_id}.{self.task.step_id} attempt {self.task.number}"
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """Return the structured fields of every log line about this attempt."""
+        if self.task is NO_TASK:
+            return {"task_type": self.handler.task_type}
+        return {
+            "run_id": self.task.run_id,
+            "step_id": self.task.step_id,
+            "attempt": self.task.number,
+            "task_type": self.handler.task_type,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """The run of this attempt."""
+        return self.task.run_id
+
+    @property
+    def published_ns(self) -> int:
+        """When the task message was stored."""
+        return self.delivery.published_ns
+
+    @property
+    def dispatch(self) -> int:
+        """The identity of the dispatch: the task message's stream sequence (design 8.1)."""
+        return self.delivery.stream_sequence
+
+    def cancel(self, reason: CancelReason) -> None:
+        """End the attempt for this reason; the first reason stands.
+
+        An outcome that is being stored is left to finish: bounded by the lease, and by
+        ``ENDING_PATIENCE`` when the worker drains.
+        """
+        if self.over or self.reason is not None:
+            return
+        self.reason = reason
+        self.hasten()
+        self.scope.cancel()
+
+    def hasten(self) -> None:
+        """Bound the storing of an outcome once the attempt is cancelled."""
+        if self.settling is not None and self.reason is not None:
+            limit = trio.current_time() + ENDING_PATIENCE
+            self.settling.deadline = min(self.settling.deadline, limit)
+
+    def run_event(self, event: HistoryEvent) -> None:
+        """Act on what the run's history says about this attempt."""
+        if event.type == EventType.WORKFLOW_CANCELLED:
+            self.cancel(CancelReason.RUN_CANCELLED)
+        elif event.type in {EventType.WORKFLOW_FAILED, EventType.WORKFLOW_COMPLETED}:
+            self.cancel(CancelReason.RUN_ENDED)
+        elif (
+            event.type == EventType.STEP_FAILED
+            and not event.worker_id
+            and event.step_id == self.task.step_id
+            and event.attempt_number == self.task.number
+        ):
+            self.cancel(CancelReason.STEP_TIMEOUT)
+
+    async def renew_lease(self) -> bool:
+        """Renew the lease and move the end of the scope; False if it was not confirmed in time.
+
+        Tried until the lease ends, because the connection may come back before.
+        """
+        try:
+            sent_at = await self.delivery.renew(deadline=self.lease_until)
+        except NotStored:
+            return False
+        if not self.scope.cancel_called:
+            self.lease_until = lease_end(sent_at, self.ack_wait)
+            self.scope.deadline = self.lease_until
+        return True
+
+    async def heartbeat(self) -> None:
+        """Renew the lease at the handler's wish.
+
+        Raises:
+            NotStored: it was not confirmed while the lease lasted.
+        """
+        if not await self.renew_lease():
+            raise NotStored(f"the lease of {self.label} was not renewed in time")
+
+    async def keep_lease(self) -> None:
+        """Renew the lease once and arm the next renewal, while the attempt lasts."""
+        if not self.over and await self.renew_lease() and not self.over:
+            self.hub.agenda.at(renew_at(trio.current_time(), self.ack_wait), self.keep_lease)
+
+    def idle_children(self) -> bool:
+        """Say whether the handler's own task is the only one of this attempt."""
+        return not any(nursery.child_tasks for nursery in self.main_task.child_nurseries)

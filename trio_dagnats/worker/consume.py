@@ -1,0 +1,94 @@
+"""One pull loop per consumer: asks for what can run now, starts an attempt per delivery."""
+
+import logging
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import BrokerError
+from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
+from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.worker import durables
+from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.slots import Share, Slots
+
+log = logging.getLogger("trio_dagnats.worker")
+
+EXPIRES_ALONE = 30.0
+"""Seconds of a pull when no other consumer could use its promises (nats.go takes the same)."""
+EXPIRES_SHARED = 3.0
+"""Seconds of a pull that holds promises which other consumers may want."""
+PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
+
+StartAttempt = Callable[["Consumer", Delivery], None]
+"""Starts the attempt of a delivery; called by the transport, must not wait."""
+
+
+@final
+class Consumer:
+    """The intake of one handler: the sink of its deliveries and the loop that asks for them.
+
+    Args:
+        broker: the connected server.
+        handler: what is served.
+        state: the durable as the server has it.
+        slots: the worker's ledger.
+        start: starts an attempt.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        handler: Handler,
+        state: ConsumerState,
+        slots: Slots,
+        start: StartAttempt,
+    ) -> None:
+        self.handler = handler
+        self.ack_wait = state.ack_wait_ns / durables.NS
+        self.share: Share = slots.share(handler.concurrency)
+        self._broker = broker
+        self._durable = state.durable or state.name
+        self._slots = slots
+        self._start = start
+        self._refusals = 0
+
+    def delivered(self, delivery: Delivery) -> None:
+        """Start an attempt; without a slot for it the message goes straight back."""
+        self._refusals = 0
+        if self._slots.arrived(self.share):
+            self._start(self, delivery)
+        else:
+            delivery.nak()
+
+    def returned(self, count: int, why: PullEnd) -> None:
+        """Give promises back; the loop pauses if the server refused."""
+        if why is not PullEnd.EXPIRED:
+            self._refusals += 1
+        self._slots.returned(self.share, count)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pull until cancelled; what is on its way then is handed back (design 8.8)."""
+        async with self._broker.intake(TASK_QUEUES, self._durable, self) as intake:
+            task_status.started()
+            while True:
+                batch = await self._slots.promise(self.share)
+                if self._refusals:
+                    await self._after_refusal(batch)
+                    continue
+                alone = len(self._slots.shares) == 1
+                intake.pull(batch, EXPIRES_ALONE if alone else EXPIRES_SHARED)
+
+    async def _after_refusal(self, batch: int) -> None:
+        """Wait a little, then make sure that the consumer exists."""
+        refusals, self._refusals = self._refusals, 0
+        self._slots.returned(self.share, batch)
+        await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])
+        try:
+            state = await durables.ensure(self._broker, self.handler)
+        except BrokerError as error:
+            self._refusals = refusals + 1
+            log.warning("consumer %s: %s", self._durable, error)
+        else:
+            self.ack_wait = state.ack_wait_ns / durables.NS

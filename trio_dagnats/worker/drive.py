@@ -1,0 +1,239 @@
+"""Carrying out what the table of an attempt's life says (``attempt/life.py``).
+
+The table decides, this module acts: each effect is one function, and what became of it is the
+table's next input. The handler itself is run by ``execute``.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from trio_dagnats.attempt.life import Effect, Input, step
+from trio_dagnats.attempt.outcome import Completed, Continued, Failed, Settlement, event_for
+from trio_dagnats.errors import BrokerError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.wire import events
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.deadletter import keep
+from trio_dagnats.worker.settle import Claim, Verdict
+from trio_dagnats.worker.waits import commit_signals
+
+log = logging.getLogger("trio_dagnats.worker")
+
+STARTED_RETRY = 1.0
+"""Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
+OUTCOME_RETRY = 5.0
+"""Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
+SNAPSHOT_ROOM = 8192
+"""Bytes of a run's snapshot that are not outputs: ids, states and times of a small run (H29)."""
+
+INPUT_OF: Mapping[type[Settlement], Input] = {
+    Completed: Input.COMPLETED,
+    Continued: Input.CONTINUED,
+    Failed: Input.FAILED,
+}
+_AFTER = {
+    Verdict.STORED: Input.OUTCOME_STORED,
+    Verdict.ELSEWHERE: Input.SETTLED_ELSEWHERE,
+    Verdict.NOT_STORED: Input.OUTCOME_NOT_STORED,
+}
+
+
+async def drive(attempt: Attempt, what: Input) -> bool:
+    """Feed the table and carry out its effects until it waits; True if the handler shall run now.
+
+    Cancellation: an outcome that is being stored is finished first, bounded by the lease.
+    """
+    todo: Input | None = what
+    while todo is not None:
+        attempt.state, effects = step(attempt.state, todo)
+        todo = None
+        for effect in effects:
+            if effect is Effect.RUN_HANDLER:
+                return True
+            todo = await _PERFORM[effect](attempt) or todo
+    return False
+
+
+async def declare(attempt: Attempt, outcome: Settlement) -> None:
+    """Store an outcome while the handler is still running, and answer the task message.
+
+    Raises:
+        OutcomeError: the attempt has an outcome already, or can have none any more.
+        NotStored: no acknowledgement within the lease; the task was handed back.
+    """
+    if attempt.outcome is not None:
+        raise OutcomeError(
+            f"{attempt.label} has ended already ({type(attempt.outcome).__name__}); the second "
+            f"outcome ({type(outcome).__name__}) is refused: declare one per attempt"
+        )
+    if attempt.reason is not None or attempt.over:
+        why = attempt.reason.value if attempt.reason else "its handler has returned"
+        raise OutcomeError(f"{attempt.label} can have no outcome any more: {why}")
+    await trio.lowlevel.checkpoint_if_cancelled()
+    await conclude(attempt, outcome)
+    if attempt.verdict is Verdict.NOT_STORED:
+        raise NotStored(
+            f"the outcome of {attempt.label} was not acknowledged within its lease; the task is "
+            "handed back and runs again"
+        )
+
+
+async def conclude(attempt: Attempt, outcome: Settlement) -> None:
+    """Settle the attempt with this outcome; it has ended after it, whatever became of it."""
+    # Claimed before anything waits, so that a sibling's second outcome is refused.
+    attempt.outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    await drive(attempt, INPUT_OF[type(attempt.outcome)])
+
+
+def bounded(outcome: Settlement, max_payload: int) -> Settlement:
+    """Turn an output that can never fit the engine's snapshot into a failure that says so.
+
+    The snapshot holds it as base64 and must fit ``max_payload``; else the step would stay running
+    for ever (contract H29).
+    """
+    if not isinstance(outcome, Completed):
+        return outcome
+    most = (max_payload - SNAPSHOT_ROOM) * 3 // 4
+    if len(outcome.output) <= most:
+        return outcome
+    return Failed(
+        kind=FailureType.NON_RETRIABLE,
+        error=f"output of {len(outcome.output)} bytes is more than the {most} that fit a run on "
+        "this server; store it elsewhere and complete with a reference to it",
+    )
+
+
+async def _publish_started(attempt: Attempt) -> Input:
+    hub = attempt.hub
+    event = events.started(
+        attempt.task,
+        worker_id=hub.worker_id,
+        time_ns=hub.broker.time_ns(),
+        trace=attempt.trace,
+        deliveries=attempt.delivery.deliveries,
+    )
+    try:
+        stored = await hub.broker.store(
+            event.subject,
+            event.body,
+            msg_id=event.msg_id,
+            headers=event.headers,
+            deadline=attempt.lease_until,
+        )
+    except BrokerError as error:
+        log.warning(
+            "%s: step.started not stored, handing the task back: %s",
+            attempt.label,
+            error,
+            extra=attempt.log_fields,
+        )
+        attempt.nak_delay = STARTED_RETRY
+        return Input.STARTED_NOT_STORED
+    attempt.known_sequence = max(attempt.known_sequence, stored.sequence)
+    return Input.STARTED_STORED
+
+
+async def _publish_outcome(attempt: Attempt) -> Input:
+    assert attempt.outcome is not None
+    with trio.CancelScope(shield=True, deadline=attempt.lease_until) as scope:
+        attempt.settling = scope
+        attempt.hasten()
+        verdict = await _store_outcome(attempt)
+    attempt.settling = None
+    if scope.cancelled_caught:  # the lease has ended, or a drain was in a hurry
+        verdict = Verdict.NOT_STORED
+    attempt.verdict = verdict
+    if verdict is Verdict.NOT_STORED:
+        attempt.nak_delay = OUTCOME_RETRY
+        log.warning("%s: outcome not stored", attempt.label, extra=attempt.log_fields)
+    else:
+        attempt.hub.watch.leave(attempt)
+    return _AFTER[verdict]
+
+
+async def _store_outcome(attempt: Attempt) -> Verdict:
+    hub, outcome = attempt.hub, attempt.outcome
+    assert outcome is not None
+    event = event_for(
+        outcome,
+        attempt.task,
+        dispatch=attempt.dispatch,
+        worker_id=hub.worker_id,
+        time_ns=hub.broker.time_ns(),
+        trace=attempt.trace,
+        iteration=attempt.iteration,
+    )
+    claim = Claim(
+        task=attempt.task,
+        dispatch=attempt.dispatch,
+        published_ns=attempt.published_ns,
+        first=attempt.delivery.deliveries == 1,
+        until=attempt.lease_until,
+        known=attempt.known_sequence,
+    )
+    if isinstance(outcome, Continued) and not attempt.handler.loop:
+        await commit_signals(attempt)  # a loop's own checkpoint holds them already (design 8.9)
+    try:
+        return await hub.settler.settle(claim, event)
+    except TooLarge as error:
+        if isinstance(outcome, Failed):
+            raise
+        attempt.outcome = Failed(kind=FailureType.NON_RETRIABLE, error=f"output refused: {error}")
+        return await _store_outcome(attempt)
+
+
+async def _write_note(attempt: Attempt) -> None:
+    try:
+        await attempt.hub.store.save_note(attempt.task, attempt.note)
+        attempt.note_written = True
+    except BrokerError as error:
+        log.warning("%s: note not kept: %s", attempt.label, error, extra=attempt.log_fields)
+
+
+async def _delete_note(attempt: Attempt) -> None:
+    """Delete the note off the attempt's path: nothing depends on when it goes.
+
+    One that remembers signals must outlive a retry and an iteration.
+    """
+    if attempt.note_written and (
+        isinstance(attempt.outcome, Completed) or not attempt.note.signals
+    ):
+        attempt.hub.chores.start_soon(_drop_note, attempt)
+
+
+async def _drop_note(attempt: Attempt) -> None:
+    try:
+        await attempt.hub.store.drop_note(attempt.task)
+    except BrokerError:  # another dispatch ignores it (design 8.2)
+        log.debug("%s: note not deleted", attempt.label, extra=attempt.log_fields)
+
+
+async def _ack(attempt: Attempt) -> None:
+    attempt.delivery.ack(not_after=attempt.lease_until)
+
+
+async def _nak(attempt: Attempt) -> None:
+    attempt.delivery.nak(not_after=attempt.lease_until)
+
+
+async def _nak_delayed(attempt: Attempt) -> None:
+    attempt.delivery.nak(attempt.nak_delay, not_after=attempt.lease_until)
+
+
+async def _term(attempt: Attempt) -> None:
+    attempt.delivery.term(not_after=attempt.lease_until)
+
+
+_PERFORM: Mapping[Effect, Callable[[Attempt], Awaitable[Input | None]]] = {
+    Effect.KEEP_MESSAGE: keep,
+    Effect.PUBLISH_STARTED: _publish_started,
+    Effect.PUBLISH_OUTCOME: _publish_outcome,
+    Effect.WRITE_NOTE: _write_note,
+    Effect.DELETE_NOTE: _delete_note,
+    Effect.ACK: _ack,
+    Effect.NAK: _nak,
+    Effect.NAK_DELAYED: _nak_delayed,
+    Effect.TERM: _term,
+}

@@ -1,0 +1,115 @@
+"""What the engine has stored about runs and workflows, as far as an attempt must know it.
+
+Read rarely: a run's snapshot can be a megabyte (contract H29), and reading it for every task costs
+a third of the throughput (design 8.5).
+"""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import BrokerError, WireError
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
+from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.text import parse_rfc3339
+
+PATIENCE = 2.0
+"""Seconds for such a read; the Go worker takes the same (contract 5, step 4)."""
+CACHED_WORKFLOWS = 256
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFacts:
+    """Bounds of a step; seconds, 0 for none."""
+
+    timeout: float = 0.0
+    max_iterations: int = 0
+    max_duration: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """A run's status (empty if unknown) and deadline (nanoseconds since the epoch, 0 for none)."""
+
+    status: str = ""
+    deadline_ns: int = 0
+
+
+NO_RUN = RunFacts()
+NO_STEP = StepFacts()
+
+
+@final
+class EngineFacts:
+    """Reads runs each time, workflows once (they are resolved by name and may change: H28)."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._steps: OrderedDict[str, dict[str, StepFacts]] = OrderedDict()
+
+    async def run(self, run_id: str) -> RunFacts:
+        """Read a run's status and deadline; unknown when the server does not answer in time."""
+        return _run_facts(await self._read(BUCKET_RUNS, run_key(run_id)))
+
+    async def step(self, task: Task) -> StepFacts:
+        """Return the bounds of a task's step; none when its workflow cannot be read."""
+        workflow = task.workflow_name
+        if not workflow:
+            return NO_STEP
+        if workflow not in self._steps:
+            raw = await self._read(BUCKET_DEFS, workflow)
+            if raw is None:
+                return NO_STEP
+            self._steps[workflow] = _step_facts(raw)
+            if len(self._steps) > CACHED_WORKFLOWS:
+                self._steps.popitem(last=False)
+        steps = self._steps[workflow]
+        instance = task.step_id.rpartition(".map.")[0]
+        return steps.get(task.step_id) or steps.get(instance) or NO_STEP
+
+    async def _read(self, bucket: str, key: str) -> bytes | None:
+        try:
+            entry = await self._broker.kv_get(bucket, key, deadline=trio.current_time() + PATIENCE)
+        except BrokerError:  # contract 5, step 4: any error means "go on"
+            return None
+        return entry.value if entry else None
+
+
+def _run_facts(raw: bytes | None) -> RunFacts:
+    try:
+        run = json.loads(raw or b"{}")
+        deadline = run.get("deadline")
+        return RunFacts(
+            status=str(run.get("status", "")),
+            deadline_ns=parse_rfc3339(deadline) if isinstance(deadline, str) else 0,
+        )
+    except (ValueError, AttributeError, WireError):
+        return NO_RUN
+
+
+def _step_facts(raw: bytes) -> dict[str, StepFacts]:
+    try:
+        steps = json.loads(raw)["steps"]
+        return {str(step["id"]): _one_step(step) for step in steps}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def _one_step(step: dict[str, object]) -> StepFacts:
+    config = step.get("config")
+    bounds = config if isinstance(config, dict) else {}
+    return StepFacts(
+        timeout=_whole(step.get("timeout")) / 1e9,
+        max_iterations=_whole(bounds.get("max_iterations")),
+        max_duration=_whole(bounds.get("max_duration")) / 1e9,
+    )
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

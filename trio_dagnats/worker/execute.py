@@ -1,0 +1,253 @@
+"""One attempt from its delivery to its end: the handler border, and the farewell."""
+
+import logging
+from random import random
+
+import trio
+
+from trio_dagnats.attempt.life import Input, State
+from trio_dagnats.attempt.note import Note
+from trio_dagnats.attempt.outcome import (
+    MAX_IN_PLACE,
+    Failed,
+    Outcome,
+    RetryInPlace,
+    classify,
+    in_place_delay,
+)
+from trio_dagnats.errors import BrokerError, HandlerError, NotStored
+from trio_dagnats.transport.port import Delivery
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.wire.trace import from_headers
+from trio_dagnats.worker.attempt import ENDING_PATIENCE, NO_TASK, Attempt, Hub
+from trio_dagnats.worker.context import TaskContext
+from trio_dagnats.worker.drive import conclude, drive
+from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.lease import lease_end
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.receive import examine, parse
+from trio_dagnats.worker.slots import Share
+from trio_dagnats.worker.telemetry import ACTIVE_TASKS, STEP_DURATION_MS, STEP_RETRIES
+from trio_dagnats.worker.waits import ensure_note
+
+log = logging.getLogger("trio_dagnats.worker")
+
+NS = 1_000_000_000
+
+_FAREWELL = {
+    CancelReason.DRAIN: Input.DRAINED,
+    CancelReason.RUN_CANCELLED: Input.RUN_ENDED,
+    CancelReason.RUN_ENDED: Input.RUN_ENDED,
+    CancelReason.RUN_DEADLINE: Input.DRAINED,  # before the handler ran: whoever is next will see
+    CancelReason.STEP_TIMEOUT: Input.RUN_ENDED,
+    CancelReason.LEASE_LOST: Input.LEASE_LOST,
+    CancelReason.HANDED_BACK: Input.HANDED_BACK,
+}
+
+
+def new_attempt(
+    hub: Hub, handler: Handler, share: Share, ack_wait: float, delivery: Delivery
+) -> Attempt:
+    """Make the attempt of a delivery; its lease began when the message arrived."""
+    until = lease_end(delivery.received_at, ack_wait)
+    return Attempt(
+        hub=hub,
+        handler=handler,
+        share=share,
+        delivery=delivery,
+        ack_wait=ack_wait,
+        lease_until=until,
+        scope=trio.CancelScope(deadline=until),
+        task=NO_TASK,
+        trace=from_headers(delivery.headers),
+        note=Note(dispatch=delivery.stream_sequence),
+    )
+
+
+async def execute(attempt: Attempt) -> None:
+    """Run one attempt to its end; its slot is free and its message answered after that.
+
+    Cancellation (from outside the worker): the handler is cancelled and the task handed back,
+    within ``ENDING_PATIENCE`` seconds.
+    """
+    hub = attempt.hub
+    hub.live[attempt] = None
+    hub.young.add(attempt)
+    try:
+        await _guarded(attempt)
+    finally:
+        attempt.over = True
+        hub.young.discard(attempt)
+        del hub.live[attempt]
+        if attempt.task is not NO_TASK:
+            hub.watch.leave(attempt)
+        hub.slots.ended(attempt.share)
+
+
+async def _guarded(attempt: Attempt) -> None:
+    try:
+        with attempt.scope:
+            await _live(attempt)
+    except trio.Cancelled:
+        attempt.reason = attempt.reason or CancelReason.DRAIN
+        await _farewell(attempt)
+        raise
+    await _farewell(attempt)
+
+
+async def _live(attempt: Attempt) -> None:
+    bad = parse(attempt)
+    try:
+        todo = bad or await examine(attempt)
+    except NotStored:  # the history could not be read: whoever gets the task next will read it
+        attempt.cancel(CancelReason.DRAIN)
+        return
+    if await drive(attempt, todo):
+        await _run_handler(attempt)
+
+
+async def _run_handler(attempt: Attempt) -> None:
+    hub, task_type = attempt.hub, attempt.handler.task_type
+    attempt.main_task = trio.lowlevel.current_task()
+    attempt.started_at = trio.current_time()
+    hub.telemetry.count(ACTIVE_TASKS, 1)
+    try:
+        with hub.telemetry.span(
+            f"executeTask {task_type}", attempt.trace, _attributes(attempt)
+        ) as span:
+            attempt.trace = span.trace()
+            outcome, error = await _call(attempt)
+            if error is not None:
+                span.record_error(error)
+    finally:
+        took = trio.current_time() - attempt.started_at
+        hub.telemetry.count(ACTIVE_TASKS, -1)
+        hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
+    await _after_handler(attempt, outcome, error)
+
+
+def _attributes(attempt: Attempt) -> dict[str, str | int]:
+    task = attempt.task
+    attributes: dict[str, str | int] = {
+        "run_id": task.run_id,
+        "step_id": task.step_id,
+        "task_name": attempt.handler.task_type,
+    }
+    if task.workflow_name:
+        attributes["workflow_name"] = task.workflow_name
+    return attributes
+
+
+async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
+    """Call the handler: the only place where everything that it raises is caught."""
+    try:
+        return await attempt.handler.call(TaskContext(attempt)), None
+    except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the handler border turns it into an outcome
+        _let_pass(attempt, error)
+        return classify(error), error
+
+
+def _let_pass(attempt: Attempt, error: BaseException) -> None:
+    """Raise the cancellation (or Ctrl-C) that a group holds; log what was raised beside it."""
+    if not isinstance(error, BaseExceptionGroup):
+        return
+    passing, rest = error.split((trio.Cancelled, KeyboardInterrupt))
+    if passing is None:
+        return
+    if rest is not None:
+        _log_error(attempt, rest, "raised while it was cancelled")
+    raise passing
+
+
+async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
+    if attempt.reason is not None or attempt.scope.cancel_called:
+        if error is not None:
+            _log_error(attempt, error, "raised after it was cancelled")
+        return  # the farewell decides: cancellation by us never looks like the handler's doing
+    if attempt.outcome is not None:  # declared by a call; the message is answered already
+        if error is not None:
+            _log_error(attempt, error, "raised after its outcome was stored")
+        return
+    if error is not None:
+        _log_error(attempt, error, "failed")
+    if isinstance(outcome, RetryInPlace):
+        await _retry_in_place(attempt, outcome)
+        return
+    if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
+        attempt.hub.telemetry.count(STEP_RETRIES, 1)
+    await conclude(attempt, outcome)
+
+
+async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
+    """Hand the task back with a delay, a bounded number of times, so that no run can wedge."""
+    await ensure_note(attempt)
+    notes = attempt.hub.store.notes
+    times = attempt.note.retries if notes else attempt.delivery.deliveries - 1
+    if times >= MAX_IN_PLACE:
+        error = f"{wanted.error} (after {times} retries in place)"
+        await conclude(attempt, Failed(kind=FailureType.RETRIABLE, error=error))
+        return
+    attempt.note = attempt.note.with_retry()
+    attempt.nak_delay = in_place_delay(times + 1, wanted.delay, random())  # noqa: S311 - jitter
+    await drive(attempt, Input.RETRY_IN_PLACE)
+
+
+async def _farewell(attempt: Attempt) -> None:
+    """Answer the message of an attempt that was ended from outside; decide first, then act once."""
+    if attempt.ended:
+        return
+    attempt.reason = attempt.reason or CancelReason.LEASE_LOST
+    limit = min(trio.current_time() + ENDING_PATIENCE, attempt.lease_until)
+    with trio.CancelScope(shield=True, deadline=limit):
+        await _answer(attempt, attempt.reason)
+    _answer_at_last(attempt)
+
+
+async def _answer(attempt: Attempt, reason: CancelReason) -> None:
+    if reason is CancelReason.RUN_DEADLINE and attempt.state is State.RUNNING:
+        text = "the run's deadline has passed"
+        await conclude(attempt, Failed(kind=FailureType.NON_RETRIABLE, error=text))
+        return
+    if reason in {CancelReason.DRAIN, CancelReason.HANDED_BACK}:
+        await _prepare_hand_back(attempt)
+    running = attempt.state is State.RUNNING
+    paused = running and attempt.nak_delay > 0
+    await drive(attempt, Input.HANDED_BACK if paused else _FAREWELL[reason])
+
+
+def _answer_at_last(attempt: Attempt) -> None:
+    """Hand back what could not be answered in time because its note was too slow."""
+    if not attempt.ended and attempt.reason is not CancelReason.LEASE_LOST:
+        attempt.delivery.nak(attempt.nak_delay, not_after=attempt.lease_until)
+
+
+async def _prepare_hand_back(attempt: Attempt) -> None:
+    """Note that the attempt is let go on purpose, and for how long (design 8.2, 8.3)."""
+    attempt.nak_delay = 0.0
+    until_ns = max((wait.until_ns for wait in attempt.waits), default=0)
+    if until_ns:
+        attempt.nak_delay = max(0.0, (until_ns - attempt.hub.broker.time_ns()) / NS)
+    if attempt.state not in {State.STARTING, State.RUNNING}:
+        return
+    try:
+        await ensure_note(attempt)
+        attempt.note = attempt.note.with_let_go()
+    except BrokerError:
+        log.warning("%s: handed back without a note", attempt.label, extra=attempt.log_fields)
+
+
+def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:
+    """Log a handler's error once; the traceback is shown for what was not raised on purpose."""
+    told = isinstance(error, HandlerError)
+    log.log(
+        logging.WARNING if told else logging.ERROR,
+        "%s %s: %s: %s",
+        attempt.label,
+        what,
+        type(error).__name__,
+        error,
+        exc_info=None if told else error,
+        extra=attempt.log_fields,
+    )

@@ -1,0 +1,31 @@
+"""The lease of a task message: how long this worker may speak for it (design 8.7).
+
+The lease is time, not an answer: the server confirms a renewal even after the lease has expired
+and another worker holds the message (contract 14). So it ends at the *send* time of the last
+confirmed renewal plus the durable's ``ack_wait``, less a margin, and the attempt's scope ends
+there.
+
+All times are trio clock readings in seconds. No I/O.
+"""
+
+MARGIN_SHARE = 0.1
+MARGIN_MOST = 5.0
+
+
+def margin(ack_wait: float) -> float:
+    """Return the seconds by which we give up before the server may deliver to another worker.
+
+    It covers the way of the first delivery to us (its lease starts when the server sends it) and
+    a late turn of the event loop.
+    """
+    return min(ack_wait * MARGIN_SHARE, MARGIN_MOST)
+
+
+def lease_end(since: float, ack_wait: float) -> float:
+    """Return until when a lease of ``ack_wait`` seconds, held from ``since`` on, is ours."""
+    return since + ack_wait - margin(ack_wait)
+
+
+def renew_at(since: float, ack_wait: float) -> float:
+    """Return when to renew next: after a third of the lease, which leaves two more tries."""
+    return since + ack_wait / 3

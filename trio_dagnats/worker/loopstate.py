@@ -1,0 +1,62 @@
+"""The checkpoint of an agent loop: state, iteration, dispatch and signals in one write (8.9).
+
+One write commits an iteration as a whole, so a crash leaves either the old state or the new one,
+and the dispatch in it tells a redelivery that its own work is done.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from trio_dagnats.wire.text import compact
+
+MARK = "trio_dagnats_loop"
+"""Tells a loop's checkpoint from one that some other handler wrote under the same step."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopState:
+    """A committed iteration.
+
+    Attributes:
+        state: the user's state, JSON.
+        iteration: how many iterations are committed with this one.
+        dispatch: the dispatch that committed it.
+        signals: revisions of the signals consumed so far, by name.
+    """
+
+    state: bytes
+    iteration: int
+    dispatch: int
+    signals: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_state(loop: LoopState) -> bytes:
+    """Write the checkpoint; the state is embedded as it is."""
+    head = compact(
+        {
+            MARK: 1,
+            "iteration": loop.iteration,
+            "dispatch": loop.dispatch,
+            "signals": dict(loop.signals),
+        }
+    )
+    return b'%b,"state":%b}' % (head[:-1], loop.state or b"null")
+
+
+def read_state(raw: bytes | None) -> LoopState | None:
+    """Read the checkpoint; None if there is none, or if it is not a loop's."""
+    if not raw or MARK.encode() not in raw:
+        return None
+    try:
+        found = json.loads(raw)
+        return LoopState(
+            state=compact(found["state"]),
+            iteration=int(found["iteration"]),
+            dispatch=int(found["dispatch"]),
+            signals={str(name): int(rev) for name, rev in found["signals"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

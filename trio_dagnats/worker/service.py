@@ -1,0 +1,242 @@
+"""One run of a worker on one connection: the nurseries, and the drain that unwinds them.
+
+::
+
+    helpers     directory entry, run watch, lease renewals, watchdog: the last thing cancelled
+    └─ attempts    one task per delivery
+       └─ intake      one pull loop per consumer: the first thing cancelled
+
+Draining is this nesting, inside out. All of it is shielded from the caller, whose cancellation is
+relayed as a drain without grace, so that hand-backs still find a living connection.
+"""
+
+import logging
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import EngineError
+from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.worker import durables
+from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
+from trio_dagnats.worker.attempt import NO_TASK, Attempt, Hub
+from trio_dagnats.worker.consume import Consumer
+from trio_dagnats.worker.engine_facts import EngineFacts
+from trio_dagnats.worker.execute import execute, new_attempt
+from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.lease import renew_at
+from trio_dagnats.worker.ledger import LedgerLine, line_of
+from trio_dagnats.worker.presence import Presence
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.runwatch import RunWatch
+from trio_dagnats.worker.settle import Settler
+from trio_dagnats.worker.slots import Slots
+from trio_dagnats.worker.stores import StepStore
+from trio_dagnats.worker.telemetry import Telemetry
+from trio_dagnats.worker.watchdog import Watchdog
+
+log = logging.getLogger("trio_dagnats.worker")
+
+PATIENCE = 10.0
+DEADLINE_READ = 1.0
+"""Age in seconds at which an attempt's run is read once for its deadline (design 8.5, H27)."""
+DEADLINE_SLACK = 1.0
+"""Seconds after a run's deadline before an event is sent: the engine's clock must agree."""
+REFUSING_AFTER = 1.0
+"""Seconds between two looks at handlers that do not end after they were cancelled."""
+
+
+@final
+class Service:
+    """Serves handlers on a connected broker until it is drained.
+
+    Args:
+        broker: the connected server; must outlive :meth:`run`.
+        handlers: what is served.
+        registration: the worker's directory entry.
+        telemetry: the seam for spans and counters.
+        concurrency: attempts at once.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        handlers: Sequence[Handler],
+        registration: WorkerRegistration,
+        telemetry: Telemetry,
+        concurrency: int,
+    ) -> None:
+        self._broker = broker
+        self._handlers = handlers
+        self._registration = registration
+        self._telemetry = telemetry
+        self._slots = Slots(concurrency)
+        self._threads = trio.CapacityLimiter(concurrency)
+        self._intake = trio.CancelScope()
+        self._grace = trio.CancelScope()
+        self._draining = trio.Event()
+        self._hub: Hub | None = None
+        self._in_flight: list[Attempt] = []
+        self.ready = False
+
+    @property
+    def live(self) -> list[Attempt]:
+        """The attempts in flight."""
+        return list(self._hub.live) if self._hub else []
+
+    @property
+    def ledger(self) -> tuple[LedgerLine, ...]:
+        """One line per attempt that was in flight when the drain began."""
+        return tuple(line_of(attempt) for attempt in self._in_flight)
+
+    def drain(self, grace: float) -> None:
+        """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
+        limit = trio.current_time() + grace
+        self._grace.deadline = min(self._grace.deadline, limit)
+        if self._draining.is_set():
+            return
+        self._draining.set()
+        self._in_flight = [attempt for attempt in self.live if attempt.task is not NO_TASK]
+        log.info("draining: %d attempts in flight, %.1f s of grace", len(self._in_flight), grace)
+        for attempt in self.live:
+            if attempt.idle:
+                attempt.cancel(CancelReason.DRAIN)
+        self._intake.cancel()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until drained; ready (``task_status``) when the first task can arrive.
+
+        Cancellation: not relayed from here; call :meth:`drain`.
+
+        Raises:
+            EngineError: the server has no DagNats streams.
+            UsageError: another consumer stands in the way of ours.
+        """
+        with trio.CancelScope(shield=True):
+            notes = await self._preflight()
+            async with trio.open_nursery() as helpers:
+                hub = self._hub = self._build(helpers, notes=notes)
+                presence = Presence(self._broker, self._registration, self._handlers)
+                for helper in (hub.agenda.run, hub.young.run, presence.run, Watchdog().run):
+                    helpers.start_soon(helper)
+                try:
+                    await self._serve(hub, presence, task_status)
+                finally:
+                    await presence.leave()
+                helpers.cancel_scope.cancel()
+        for line in self.ledger:
+            log.info("drained: %s", line)
+
+    async def _serve(
+        self, hub: Hub, presence: Presence, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async with trio.open_nursery() as attempts:
+            start = partial(_start_attempt, attempts, hub)
+            with self._intake:
+                async with trio.open_nursery() as intake:
+                    for handler in self._handlers:
+                        state = await durables.ensure(self._broker, handler)
+                        consumer = Consumer(self._broker, handler, state, self._slots, start)
+                        await intake.start(consumer.run)
+                    await presence.announce()
+                    self.ready = True
+                    task_status.started()
+            hub.chores.start_soon(self._end_attempts)
+
+    async def _end_attempts(self) -> None:
+        """Cancel what still runs after the grace, and name what does not end even then."""
+        with self._grace:
+            await trio.sleep_forever()
+        for attempt in self.live:
+            attempt.cancel(CancelReason.DRAIN)
+        while True:
+            await trio.sleep(REFUSING_AFTER)
+            for attempt in self.live:
+                log.warning(
+                    "%s does not end after it was cancelled (it swallows the cancellation, shields "
+                    "itself, or sits in a thread):\n%s",
+                    attempt.label,
+                    _where(attempt),
+                    extra=attempt.log_fields,
+                )
+
+    async def _preflight(self) -> bool:
+        """Check that an engine has prepared the server; say whether notes can be kept."""
+        deadline = trio.current_time() + PATIENCE
+        for stream in (TASK_QUEUES, WORKFLOW_HISTORY):
+            if not await self._broker.has_stream(stream, deadline=deadline):
+                raise EngineError(
+                    f"this server has no stream {stream}: no DagNats engine has prepared it; start "
+                    "one (`dagnats serve`, or trio_dagnats.local.LocalEngine) and then the worker"
+                )
+        notes = await self._broker.has_stream(f"KV_{BUCKET_CHECKPOINTS}", deadline=deadline)
+        if not notes:
+            log.warning(
+                "this server has no bucket %r (split engine): checkpoints and pauses will fail",
+                BUCKET_CHECKPOINTS,
+            )
+        return notes
+
+    def _build(self, helpers: trio.Nursery, *, notes: bool) -> Hub:
+        agenda = Agenda(helpers)
+        return Hub(
+            broker=self._broker,
+            worker_id=self._registration.worker_id,
+            telemetry=self._telemetry,
+            slots=self._slots,
+            young=Nursling(YOUNG, _grown),
+            agenda=agenda,
+            watch=RunWatch(self._broker, helpers),
+            facts=EngineFacts(self._broker),
+            store=StepStore(self._broker, notes=notes),
+            settler=Settler(self._broker),
+            threads=self._threads,
+            chores=helpers,
+            draining=self._draining,
+        )
+
+
+def _start_attempt(
+    attempts: trio.Nursery, hub: Hub, consumer: Consumer, delivery: Delivery
+) -> None:
+    attempt = new_attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
+    attempts.start_soon(execute, attempt, name=consumer.handler.task_type)
+
+
+def _grown(attempt: Attempt) -> None:
+    """Begin the timed duties of an attempt that has outlived its first moments."""
+    if attempt.task is NO_TASK or attempt.outcome is not None:
+        return
+    hub, born = attempt.hub, attempt.delivery.received_at
+    hub.watch.join(attempt)
+    hub.agenda.at(renew_at(born, attempt.ack_wait), attempt.keep_lease)
+    hub.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))
+
+
+async def _read_deadline(attempt: Attempt) -> None:
+    """Arm the run's own deadline: the engine publishes nothing when it passes (contract H27)."""
+    if attempt.over:
+        return
+    deadline_ns = (await attempt.hub.facts.run(attempt.run_id)).deadline_ns
+    if deadline_ns:
+        left = (deadline_ns - attempt.hub.broker.time_ns()) / durables.NS + DEADLINE_SLACK
+        attempt.hub.agenda.at(trio.current_time() + left, partial(_pass_deadline, attempt))
+
+
+async def _pass_deadline(attempt: Attempt) -> None:
+    attempt.cancel(CancelReason.RUN_DEADLINE)
+
+
+def _where(attempt: Attempt) -> str:
+    """Return the stack of the handler's own task."""
+    if attempt.started_at == 0.0:
+        return "(its handler has not started)"
+    frames = traceback.StackSummary.extract(
+        (frame, line) for frame, line in attempt.main_task.iter_await_frames()
+    )
+    return "".join(frames.format())

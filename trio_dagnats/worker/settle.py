@@ -1,0 +1,154 @@
+"""Storing the outcome of an attempt: one per attempt, across workers (design 8.6).
+
+A first send goes plain when its lease outlives a dead connection: by the time another worker may
+speak, nothing of ours can arrive any more. Everything else is conditional on the history being
+what we know, beginning with our own ``step.started``; what came in between is read and judged.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import final
+
+import trio
+
+from trio_dagnats.attempt.past import read_past
+from trio_dagnats.errors import Conflict, NotStored
+from trio_dagnats.transport.port import Broker, Record, Stored
+from trio_dagnats.wire.events import Event
+from trio_dagnats.wire.names import WORKFLOW_HISTORY
+from trio_dagnats.wire.task import Task
+
+MSG_ID = "Nats-Msg-Id"
+
+
+class Verdict(Enum):
+    """What became of an outcome."""
+
+    STORED = auto()
+    """Ours is in the history."""
+    ELSEWHERE = auto()
+    """Another delivery of this dispatch has settled it, or the run has ended: nothing to add."""
+    NOT_STORED = auto()
+    """No acknowledgement while the lease stood: it may or may not be there."""
+
+
+@final
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """What this worker knows about the history of a dispatch, and until when it may speak.
+
+    ``known`` is the newest history sequence it has seen; ``first`` says that this is the first
+    delivery; ``until`` is the end of the lease (trio time).
+    """
+
+    task: Task
+    dispatch: int
+    published_ns: int
+    first: bool
+    until: float
+    known: int = 0
+
+
+@final
+@dataclass(slots=True)
+class _Turn:
+    """All steps of a run share one subject, so its conditional sends take turns."""
+
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    users: int = 0
+
+
+@final
+class Settler:
+    """Stores outcomes for all attempts of one worker."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._turns: defaultdict[str, _Turn] = defaultdict(_Turn)
+
+    async def settle(self, claim: Claim, event: Event) -> Verdict:
+        """Store the event, or find out that it must not be stored.
+
+        Cancellation: the event may or may not be stored; callers shield it until the lease ends.
+        """
+        plain = claim.first and claim.until - trio.current_time() > self._broker.abort_after
+        try:
+            if plain:
+                stored = await self._plain(claim, event)
+                # A first send that is called a duplicate is never success unread (design 8.1).
+                if not stored.duplicate or stored.resent:
+                    return Verdict.STORED
+            return await self._in_turn(claim, event, look_first=plain)
+        except Conflict:
+            return await self._in_turn(claim, event, look_first=True)
+        except NotStored:
+            return Verdict.NOT_STORED
+
+    async def _plain(self, claim: Claim, event: Event) -> Stored:
+        return await self._broker.store(
+            event.subject,
+            event.body,
+            msg_id=event.msg_id,
+            headers=event.headers,
+            resend_expect=claim.known,
+            deadline=claim.until,
+        )
+
+    async def _in_turn(self, claim: Claim, event: Event, *, look_first: bool) -> Verdict:
+        turn = self._turns[claim.task.run_id]
+        turn.users += 1
+        try:
+            async with turn.lock:
+                verdict = await self._look(claim, event) if look_first else None
+                while verdict is None:
+                    verdict = await self._conditional(claim, event)
+                return verdict
+        except NotStored:
+            return Verdict.NOT_STORED
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[claim.task.run_id]
+
+    async def _conditional(self, claim: Claim, event: Event) -> Verdict | None:
+        """Send once; None if the history has moved on in a way that does not concern us."""
+        try:
+            stored = await self._broker.store(
+                event.subject,
+                event.body,
+                msg_id=event.msg_id,
+                headers=event.headers,
+                expect_last=claim.known,
+                deadline=claim.until,
+            )
+        except Conflict:
+            return await self._look(claim, event)
+        if not stored.duplicate:
+            return Verdict.STORED
+        claim.known = 0  # the id is stored, but we have not seen it: read from the task on
+        return await self._look(claim, event)
+
+    async def _look(self, claim: Claim, event: Event) -> Verdict | None:
+        return _judge(await self._news(claim, event), claim, event)
+
+    async def _news(self, claim: Claim, event: Event) -> list[Record]:
+        """Read what the history got since ``claim.known`` and move that on."""
+        news = await self._broker.records(
+            WORKFLOW_HISTORY,
+            event.subject,
+            after=claim.known,
+            since_ns=0 if claim.known else claim.published_ns,
+            deadline=claim.until,
+        )
+        if news:
+            claim.known = news[-1].sequence
+        return news
+
+
+def _judge(news: list[Record], claim: Claim, event: Event) -> Verdict | None:
+    """Say what the news mean for our event, None if it may still be sent."""
+    if any(record.headers.get(MSG_ID) == event.msg_id for record in news):
+        return Verdict.STORED
+    past = read_past(news, claim.task, claim.dispatch)
+    return Verdict.ELSEWHERE if past.settled or past.run_ended else None

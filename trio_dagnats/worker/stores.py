@@ -1,0 +1,107 @@
+"""What an attempt keeps beside its run: the user's checkpoint and the attempt note.
+
+Both live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
+split engine without it everything else works: notes are silently not kept (a hand-back then looks
+like a plain redelivery), and the calls that a handler makes say what is missing.
+"""
+
+from typing import final
+
+import trio
+
+from trio_dagnats.attempt.note import Note, decode, encode
+from trio_dagnats.errors import Missing
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import (
+    BUCKET_CHECKPOINTS,
+    BUCKET_SIGNALS,
+    checkpoint_key,
+    note_key,
+    signal_key,
+)
+from trio_dagnats.wire.task import Task
+
+KV_PATIENCE = 10.0
+"""Seconds that a handler's own call waits for the server before it raises ``NotStored``."""
+NOTE_PATIENCE = 2.0
+"""Seconds for a note while an attempt ends: losing it costs a count, waiting costs the drain."""
+
+
+@final
+class StepStore:
+    """Checkpoints, notes and outgoing signals.
+
+    Args:
+        broker: the connected server.
+        notes: whether the bucket ``checkpoints`` exists.
+    """
+
+    def __init__(self, broker: Broker, *, notes: bool) -> None:
+        self._broker = broker
+        self.notes = notes
+
+    async def load_checkpoint(self, task: Task) -> bytes | None:
+        """Read the step's checkpoint, None if there is none (or no bucket: contract 7)."""
+        if not self.notes:
+            return None
+        key = checkpoint_key(task.run_id, task.step_id)
+        entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
+        return entry.value if entry else None
+
+    async def save_checkpoint(self, task: Task, data: bytes) -> None:
+        """Write the step's checkpoint.
+
+        Raises:
+            Missing: no bucket ``checkpoints``; the text says who creates it.
+        """
+        if not self.notes:
+            raise no_bucket(BUCKET_CHECKPOINTS)
+        key = checkpoint_key(task.run_id, task.step_id)
+        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=_soon(KV_PATIENCE))
+
+    async def load_note(self, task: Task, dispatch: int) -> Note:
+        """Read the attempt note as this dispatch may see it; an empty one if there is none."""
+        if not self.notes:
+            return Note(dispatch=dispatch)
+        key = note_key(task.run_id, task.step_id)
+        entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
+        return decode(entry.value if entry else None).for_dispatch(dispatch)
+
+    async def save_note(self, task: Task, note: Note) -> None:
+        """Write the attempt note."""
+        if self.notes:
+            key = note_key(task.run_id, task.step_id)
+            await self._broker.kv_put(
+                BUCKET_CHECKPOINTS, key, encode(note), deadline=_soon(NOTE_PATIENCE)
+            )
+
+    async def drop_note(self, task: Task) -> None:
+        """Delete the attempt note after the outcome."""
+        if self.notes:
+            key = note_key(task.run_id, task.step_id)
+            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=_soon(NOTE_PATIENCE))
+
+    async def send_signal(self, run_id: str, name: str, data: bytes) -> None:
+        """Put a signal's value.
+
+        Raises:
+            Missing: no bucket ``signals``.
+        """
+        try:
+            await self._broker.kv_put(
+                BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=_soon(KV_PATIENCE)
+            )
+        except Missing as missing:
+            raise no_bucket(BUCKET_SIGNALS) from missing
+
+
+def _soon(seconds: float) -> float:
+    return trio.current_time() + seconds
+
+
+def no_bucket(bucket: str) -> Missing:
+    """Return the error of a call that needs a bucket which this server does not have."""
+    return Missing(
+        f"this server has no key-value bucket {bucket!r}: `dagnats serve` creates it, the split "
+        f"engine does not; create it with `nats kv add {bucket}`"
+    )

@@ -1,0 +1,143 @@
+"""Scoped waits of a handler: pause and signal (design 8.3, 8.4).
+
+While the whole attempt waits it gives up its slot and keeps its lease. The wait ends with its
+scope: by drain, by the run's end, or by the handler's own cancellation.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import isfinite
+
+import trio
+
+from trio_dagnats.errors import Missing, OutcomeError, UsageError
+from trio_dagnats.wire.names import BUCKET_SIGNALS
+from trio_dagnats.worker.attempt import Attempt, Wait
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.signals import wait_for_entry
+from trio_dagnats.worker.stores import no_bucket
+
+NS = 1_000_000_000
+
+
+@asynccontextmanager
+async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
+    """Mark a wait for the length of a block, without a slot while the whole attempt waits.
+
+    Entering it while the worker drains ends the attempt at once: a wait that has not begun is
+    better begun elsewhere.
+    """
+    whole = (
+        trio.lowlevel.current_task() is attempt.main_task
+        and not attempt.handler.threaded
+        and attempt.idle_children()
+        and not attempt.waits
+    )
+    attempt.waits.append(wait)
+    try:
+        if not whole:
+            yield
+            return
+        attempt.idle = True
+        if attempt.hub.draining.is_set():
+            attempt.cancel(CancelReason.DRAIN)
+        attempt.hub.slots.suspend(attempt.share)
+        try:
+            yield
+        finally:
+            await attempt.hub.slots.resume(attempt.share)
+            attempt.idle = False
+    finally:
+        if attempt.reason is None:  # else the farewell still needs to know it
+            attempt.waits.remove(wait)
+
+
+async def pause(
+    attempt: Attempt, duration: float, checkpoint: bytes | None, *, hand_back: bool
+) -> None:
+    """Wait durably; see ``TaskContext.pause``."""
+    _check_duration("pause", duration)
+    await _check_fits(attempt, duration)
+    await ensure_note(attempt)
+    attempt.pauses += 1
+    number, known = attempt.pauses, attempt.note.pause
+    now_ns = attempt.hub.broker.time_ns()
+    if known is not None and known.number > number:
+        await trio.lowlevel.checkpoint()
+        return  # an earlier try of this dispatch has waited it out and gone on from there
+    if known is not None and known.number == number:
+        until_ns = known.until_ns
+    else:
+        until_ns = now_ns + round(duration * NS)
+        if checkpoint is not None:
+            await attempt.hub.store.save_checkpoint(attempt.task, checkpoint)
+            attempt.checkpointed = True
+        attempt.note = attempt.note.with_pause(number, until_ns).with_signals(attempt.signals)
+        await attempt.hub.store.save_note(attempt.task, attempt.note)
+        attempt.note_written = True
+    left = max(0.0, (until_ns - now_ns) / NS)
+    if hand_back and left:
+        await _hand_back(attempt, until_ns)
+    async with waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
+        await trio.sleep(left)
+
+
+async def _hand_back(attempt: Attempt, until_ns: int) -> None:
+    attempt.waits.append(Wait(what="hand back", until_ns=until_ns))
+    attempt.cancel(CancelReason.HANDED_BACK)
+    await trio.lowlevel.checkpoint()
+    raise OutcomeError(
+        f"{attempt.label}: pause(hand_back=True) ends the handler, but it was called inside a "
+        "shielded cancel scope; call it outside"
+    )
+
+
+async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) -> bytes:
+    """Wait for a signal's next value; see ``TaskContext.wait_for_signal``."""
+    if timeout is not None:
+        _check_duration("wait_for_signal timeout", timeout)
+    await ensure_note(attempt)
+    newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
+    with trio.fail_after(float("inf") if timeout is None else timeout):
+        async with waiting(attempt, Wait(what=f"signal {name}")):
+            try:
+                entry = await wait_for_entry(attempt.hub.broker, attempt.run_id, name, newer_than)
+            except Missing as missing:
+                raise no_bucket(BUCKET_SIGNALS) from missing
+    attempt.signals[name] = entry.revision
+    attempt.signals_pending = True
+    return entry.value
+
+
+async def commit_signals(attempt: Attempt) -> None:
+    """Count the signals that the handler has received as consumed (design 8.4)."""
+    if not attempt.signals_pending:
+        return
+    await ensure_note(attempt)
+    attempt.note = attempt.note.with_signals(attempt.signals)
+    await attempt.hub.store.save_note(attempt.task, attempt.note)
+    attempt.note_written = True
+    attempt.signals_pending = False
+
+
+async def ensure_note(attempt: Attempt) -> None:
+    """Read the attempt note once, when it is first needed."""
+    if not attempt.note_read:
+        attempt.note = await attempt.hub.store.load_note(attempt.task, attempt.dispatch)
+        attempt.note_read = True
+
+
+def _check_duration(what: str, seconds: float) -> None:
+    if not (isfinite(seconds) and seconds >= 0):
+        raise UsageError(f"{what} must be a finite number of seconds >= 0, not {seconds!r}")
+
+
+async def _check_fits(attempt: Attempt, duration: float) -> None:
+    facts = await attempt.hub.facts.step(attempt.task)
+    ran = trio.current_time() - attempt.started_at
+    if facts.timeout and duration + ran >= facts.timeout:
+        raise UsageError(
+            f"a pause of {duration:g} s, {ran:.1f} s into the attempt, does not fit the timeout of "
+            f"{facts.timeout:g} s of step {attempt.task.step_id!r}: raise the step's timeout, or "
+            "use a sleep step"
+        )

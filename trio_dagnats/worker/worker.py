@@ -1,0 +1,277 @@
+"""The worker that users make: handlers are registered on it, then it serves them."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from math import isfinite
+from secrets import token_hex
+from types import TracebackType
+from typing import Self, TypeVar, Unpack, final, overload
+
+import trio
+
+from trio_dagnats.errors import UsageError, plain
+from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import check_worker_id
+from trio_dagnats.worker import adapters
+from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Registry
+from trio_dagnats.worker.interrupts import Interrupts
+from trio_dagnats.worker.ledger import LedgerLine
+from trio_dagnats.worker.presence import describe
+from trio_dagnats.worker.register import Adapt, HandleOptions, register
+from trio_dagnats.worker.service import Service
+from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
+
+log = logging.getLogger("trio_dagnats.worker")
+
+F = TypeVar("F", bound=Callable[..., object])
+
+MAX_GRACE = 86_400.0
+
+
+@final
+class Worker:
+    """Pulls tasks of the registered types, runs their handlers, reports their outcomes.
+
+    Use it as ``trio.run(worker.start)``, as ``await nursery.start(worker.start)``, or as
+    ``async with worker:`` for the length of a block. It may be started again after it has ended.
+
+    Args:
+        nats: the server's URL, several URLs of one cluster, a nats-py client that is connected in
+            the running trio-asyncio loop (used as it is, never closed), or a broker.
+        telemetry: where spans and counters go; silent when None.
+        concurrency: attempts that may run at once, over all handlers.
+        grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
+        worker_id: the name in the directory, a random one when None.
+        options: how to connect: credentials, TLS, names.
+
+    Raises:
+        UsageError: a value that cannot be used; the text names it.
+    """
+
+    def __init__(
+        self,
+        nats: NatsSource,
+        telemetry: Telemetry | None = None,
+        *,
+        concurrency: int = 100,
+        grace: float = 25.0,
+        worker_id: str | None = None,
+        options: ConnectOptions | None = None,
+    ) -> None:
+        if not 1 <= concurrency <= MAX_CONCURRENCY:
+            raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
+        if not (isfinite(grace) and 0 <= grace <= MAX_GRACE):
+            raise UsageError(f"grace must be 0 to {MAX_GRACE:g} seconds, not {grace!r}")
+        self._nats = nats
+        self._telemetry = telemetry or NoTelemetry()
+        self._concurrency = concurrency
+        self._grace = grace
+        self._options = options
+        self._registry = Registry()
+        self._service: Service | None = None
+        self._startup = trio.CancelScope()
+        self._running = False
+        self._block = AsyncExitStack()
+        self.worker_id = check_worker_id(worker_id or f"worker-{token_hex(8)}")
+
+    def __repr__(self) -> str:
+        state = "running" if self._running else "idle"
+        return f"<Worker {self.worker_id} {state} serving {len(self._registry)} task types>"
+
+    @property
+    def ledger(self) -> tuple[LedgerLine, ...]:
+        """What became of the attempts in flight when the last drain began; empty before one."""
+        return self._service.ledger if self._service else ()
+
+    @overload
+    def handle(
+        self, task_type: str, handler: None = None, **options: Unpack[HandleOptions]
+    ) -> Callable[[F], F]: ...
+    @overload
+    def handle(self, task_type: str, handler: F, **options: Unpack[HandleOptions]) -> F: ...
+    def handle(
+        self, task_type: str, handler: F | None = None, **options: Unpack[HandleOptions]
+    ) -> F | Callable[[F], F]:
+        """Register ``handler(ctx)``, where ``ctx.input`` is raw JSON. A call or a decorator.
+
+        The return value completes the step, unless the handler declared an outcome by a call.
+        A plain ``def`` runs in a trio thread.
+
+        Args:
+            task_type: the task name of workflow steps.
+            handler: the function; None to decorate it.
+            options: see :class:`HandleOptions`.
+
+        Raises:
+            UsageError: a name, value or signature that cannot be served, or a second handler.
+        """
+        return self._register(adapters.raw, task_type, handler, options)
+
+    @overload
+    def handle_typed(
+        self, task_type: str, handler: None = None, **options: Unpack[HandleOptions]
+    ) -> Callable[[F], F]: ...
+    @overload
+    def handle_typed(self, task_type: str, handler: F, **options: Unpack[HandleOptions]) -> F: ...
+    def handle_typed(
+        self, task_type: str, handler: F | None = None, **options: Unpack[HandleOptions]
+    ) -> F | Callable[[F], F]:
+        """Register ``handler(ctx, input: In) -> Out``; both types come from the annotations.
+
+        Input that does not validate fails the step for good, with a text that names the field.
+
+        Args and errors: as :meth:`handle`.
+        """
+        return self._register(adapters.typed, task_type, handler, options)
+
+    @overload
+    def agent_loop(
+        self, task_type: str, handler: None = None, **options: Unpack[HandleOptions]
+    ) -> Callable[[F], F]: ...
+    @overload
+    def agent_loop(self, task_type: str, handler: F, **options: Unpack[HandleOptions]) -> F: ...
+    def agent_loop(
+        self, task_type: str, handler: F | None = None, **options: Unpack[HandleOptions]
+    ) -> F | Callable[[F], F]:
+        """Register ``handler(ctx, state: S) -> Continue[S] | Out``, called once per iteration.
+
+        The first iteration's state is the step's input, read as ``S``; later ones get what the
+        iteration before returned in ``Continue(state)``. Each state is committed once.
+
+        Args and errors: as :meth:`handle`.
+        """
+        return self._register(adapters.agent_loop, task_type, handler, options)
+
+    async def start(
+        self,
+        *,
+        handle_signals: bool = True,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until shutdown, then drain: ``trio.run(worker.start)``.
+
+        Ready (``task_status``) when the first task can arrive. SIGINT and SIGTERM drain within
+        ``grace``; a second one takes the grace away and the process then ends with 128 + signal.
+
+        Cancellation: a drain without grace; running handlers are cancelled and handed back.
+
+        Args:
+            handle_signals: receive SIGINT and SIGTERM; False beside a program that does.
+            task_status: for ``nursery.start``.
+
+        Raises:
+            ConnectError: no usable server in time, or the connection ended for good.
+            EngineError: the server has no DagNats streams.
+            UsageError: nothing is registered, or another consumer stands in the way.
+            SystemExit: after a second signal.
+        """
+        interrupts = Interrupts(self._interrupted)
+        try:
+            async with trio.open_nursery() as nursery:
+                if handle_signals:
+                    await nursery.start(interrupts.run)
+                await self._run(task_status)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise plain(group) from None
+        interrupts.leave()
+
+    def stop(self) -> None:
+        """Begin a drain; idempotent, never waits, and may be called from a handler."""
+        if self._service is None:
+            self._startup.cancel()
+        else:
+            self._service.drain(self._grace)
+
+    async def __aenter__(self) -> Self:
+        """Serve in the background for the length of the block, without touching signals."""
+        nursery = await self._block.enter_async_context(trio.open_nursery())
+        try:
+            await nursery.start(self._run)
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Drain: within ``grace`` at the end of the block, without grace after an error."""
+        if self._service is not None:
+            self._service.drain(self._grace if error is None else 0.0)
+        await self._leave(error)
+
+    async def _leave(self, error: BaseException | None) -> None:
+        kind = type(error) if error is not None else None
+        trace = error.__traceback__ if error is not None else None
+        try:
+            await self._block.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            raise plain(group) from None
+
+    def _register(
+        self, adapt: Adapt, task_type: str, handler: F | None, options: HandleOptions
+    ) -> F | Callable[[F], F]:
+        if self._running:
+            raise UsageError(
+                f"task type {task_type!r} was registered while the worker runs; register every "
+                "handler before starting it"
+            )
+        return register(self._registry, adapt, task_type, handler, options)
+
+    def _interrupted(self, again: bool) -> None:  # noqa: FBT001 - the one fact there is
+        if again:
+            log.warning("second signal: no more grace")
+            if self._service is not None:
+                self._service.drain(0.0)
+        else:
+            log.info("signal received")
+            self.stop()
+
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        if not len(self._registry):
+            raise UsageError("this worker serves nothing; register a handler before starting it")
+        if self._running:
+            raise UsageError("this worker is running already; make another one")
+        self._running, self._service, self._startup = True, None, trio.CancelScope()
+        try:
+            with self._startup:
+                async with open_broker(self._nats, self._options) as broker:
+                    self._service = self._new_service(broker)
+                    await self._serve(self._service, task_status)
+            if self._service is None or not self._service.ready:
+                task_status.started()  # stopped before it was ready: that is no error
+        finally:
+            self._running = False
+
+    async def _serve(self, service: Service, task_status: trio.TaskStatus[None]) -> None:
+        """Run the shielded service, and relay a cancellation from outside as a drain."""
+        async with trio.open_nursery() as nursery:
+            relay = trio.CancelScope()
+            nursery.start_soon(_relay, service, relay)
+            try:
+                await service.run(task_status)
+            finally:
+                relay.cancel()
+
+    def _new_service(self, broker: Broker) -> Service:
+        return Service(
+            broker,
+            self._registry.handlers(),
+            describe(self.worker_id, self._registry.task_types(), self._concurrency),
+            self._telemetry,
+            self._concurrency,
+        )
+
+
+async def _relay(service: Service, scope: trio.CancelScope) -> None:
+    with scope:
+        try:
+            await trio.sleep_forever()
+        finally:
+            service.drain(0.0)
