@@ -25,7 +25,7 @@ from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables
 from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
 from trio_dagnats.worker.attempt import NO_TASK, Attempt, Hub
-from trio_dagnats.worker.consume import Consumer
+from trio_dagnats.worker.consume import Consumer, StartAttempt
 from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.execute import execute, new_attempt
 from trio_dagnats.worker.handlers import Handler
@@ -139,14 +139,18 @@ class Service:
             start = partial(_start_attempt, attempts, hub)
             with self._intake:
                 async with trio.open_nursery() as intake:
-                    for handler in self._handlers:
-                        state = await durables.ensure(self._broker, handler)
-                        consumer = Consumer(self._broker, handler, state, self._slots, start)
+                    # All of them have their share before one may pull: the first would else
+                    # take the whole ledger for itself.
+                    for consumer in [await self._consumer(h, start) for h in self._handlers]:
                         await intake.start(consumer.run)
                     await presence.announce()
                     self.ready = True
                     task_status.started()
             hub.chores.start_soon(self._end_attempts)
+
+    async def _consumer(self, handler: Handler, start: StartAttempt) -> Consumer:
+        state = await durables.ensure(self._broker, handler)
+        return Consumer(self._broker, handler, state, self._slots, start)
 
     async def _end_attempts(self) -> None:
         """Cancel what still runs after the grace, and name what does not end even then."""
