@@ -1,0 +1,138 @@
+"""Snapshots of runs, as the engine keeps them (contract 10.6)."""
+
+import base64
+import json
+from enum import StrEnum
+from typing import final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trio_dagnats.errors import WireError
+from trio_dagnats.wire.workflow import WorkflowDef, told
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""Go's zero time, written for a loop that has not started."""
+
+
+@final
+class RunStatus(StrEnum):
+    """How a run stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    COMPENSATED = "compensated"
+    COMPENSATE_FAILED = "compensate_failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run of this status is over."""
+        return self not in {RunStatus.PENDING, RunStatus.RUNNING}
+
+
+@final
+class StepStatus(StrEnum):
+    """How a step stands."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    RECOVERED = "recovered"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether dependents may go on."""
+        return self in {StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.RECOVERED}
+
+
+@final
+class MapInstance(BaseModel):
+    """One instance of a map step; its output is inline JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: StepStatus = StepStatus.PENDING
+    output: object = None
+    error: str = ""
+
+
+@final
+class StepState(BaseModel):
+    """A step of a run; ``output`` is the base64 of its JSON, as on the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: StepStatus = StepStatus.PENDING
+    attempts: int = 0
+    iterations: int = 0
+    loop_started_at: str = ZERO_TIME
+    output: str = ""
+    error: str = ""
+    map_instances: tuple[MapInstance, ...] = ()
+    wake_at: str = ""
+    child_run_id: str = ""
+    dispatch_nonce: str = ""
+
+    def raw_output(self) -> bytes:
+        """Return the output's JSON, empty if there is none."""
+        return base64.b64decode(self.output)
+
+    def value(self) -> object:
+        """Return the output, None if there is none."""
+        raw = self.raw_output()
+        return json.loads(raw) if raw else None
+
+
+@final
+class WorkflowRun(BaseModel):
+    """A run's snapshot. Times are RFC 3339."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    workflow_id: str
+    status: RunStatus
+    steps: dict[str, StepState] = Field(default_factory=dict)
+    input: object = None
+    created_at: str = ""
+    completed_at: str = ""
+    deadline: str = ""
+    root_run_id: str = ""
+    parent_run_id: str = ""
+    parent_step_id: str = ""
+    trace_parent: str = ""
+
+    @classmethod
+    def read(cls, raw: bytes) -> "WorkflowRun":
+        """Read a snapshot.
+
+        Raises:
+            WireError: it is none.
+        """
+        try:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
+            raise WireError(f"not a run: {told(error)}") from error
+
+    def failed_step(self) -> tuple[str, str]:
+        """Return the step that ended the run and its error, two empty strings if none did."""
+        for step_id, state in self.steps.items():
+            if state.status is StepStatus.FAILED:
+                return step_id, state.error
+        return "", ""
+
+    def output(self, definition: WorkflowDef) -> object:
+        """Return what the steps give that nobody depends on (contract 6.7).
+
+        One such step: its output. Several: an object of them by step id.
+        """
+        needed = {other for step in definition.steps for other in step.depends_on}
+        last = [s.id for s in definition.steps if s.id not in needed | definition.auxiliary]
+        outputs = {i: self.steps[i].value() for i in last if i in self.steps}
+        return outputs[last[0]] if len(outputs) == 1 else outputs

@@ -1,0 +1,165 @@
+"""Steps of a workflow, and what each type needs (contract 10.2, 10.3)."""
+
+from enum import StrEnum
+from typing import Annotated, Self, final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from trio_dagnats.wire.retry import RetryPolicy
+
+MAX_CONCURRENCY = 1000
+MAX_SLEEP_NS = 365 * 86_400 * 1_000_000_000
+STEP_ID = r"^[A-Za-z0-9_-]+$"
+"""Ids are parts of keys, subjects and message ids (contract 10.2)."""
+
+
+@final
+class StepType(StrEnum):
+    """What a step is."""
+
+    NORMAL = "normal"
+    AGENT = "agent"
+    AGENT_LOOP = "agent_loop"
+    MAP = "map"
+    PLANNER = "planner"
+    SUB_WORKFLOW = "sub_workflow"
+    SLEEP = "sleep"
+    WAIT_FOR_EVENT = "wait_for_event"
+    APPROVAL = "approval"
+    RESPOND = "respond"
+
+
+WITH_TASK = frozenset(
+    {
+        StepType.NORMAL,
+        StepType.AGENT,
+        StepType.AGENT_LOOP,
+        StepType.MAP,
+        StepType.PLANNER,
+    }
+)
+"""Types that a worker runs: they need a task name."""
+
+_Count = Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+@final
+class LoopConfig(_Config):
+    """Bounds of an agent loop; durations in nanoseconds."""
+
+    max_iterations: int = Field(gt=0)
+    max_duration: _Count = 0
+    loop_delay: _Count = 0
+
+
+@final
+class MapConfig(_Config):
+    """Bounds of a map."""
+
+    max_items: int = Field(ge=1, le=10_000)
+
+
+@final
+class SleepConfig(_Config):
+    """How long a sleep lasts: exactly one of the three."""
+
+    duration: int | None = Field(default=None, gt=0, le=MAX_SLEEP_NS, strict=True)
+    cron: str | None = None
+    until_input_path: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [self.duration, self.cron, self.until_input_path]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of duration, cron and until_input_path")
+        return self
+
+
+CONFIGS: dict[StepType, type[_Config]] = {
+    StepType.AGENT_LOOP: LoopConfig,
+    StepType.MAP: MapConfig,
+    StepType.SLEEP: SleepConfig,
+}
+"""Types whose config is checked here; those of the others are the engine's to check."""
+
+
+@final
+class SkipIf(BaseModel):
+    """Skips a step if a field of a parent's output compares as wanted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step_id: str
+    field: str
+    op: Annotated[str, Field(pattern=r"^(==|!=|<|>|<=|>=)$")]
+    value: str | float | bool | None = None
+
+
+@final
+class StepDef(BaseModel):
+    """A step, with the contract's keys; durations in nanoseconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=STEP_ID)
+    task: str = ""
+    type: StepType = StepType.NORMAL
+    depends_on: tuple[str, ...] = ()
+    timeout: _Count = 0
+    retries: _Count = 0
+    retry: RetryPolicy | None = None
+    config: dict[str, object] | None = None
+    skip_if: SkipIf | None = None
+    metadata: dict[str, str] | None = None
+    worker_group: str = ""
+    on_failure: str = ""
+    compensate: str = ""
+    rate_limit: dict[str, object] | None = None
+    keyed_rate_limit: dict[str, object] | None = None
+    max_task_concurrency: int = Field(default=0, ge=0, le=MAX_CONCURRENCY)
+    singleton: bool = False
+    required_capabilities: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """Check what makes the real engine end its process (contract H7)."""
+        if self.type in WITH_TASK and not self.task:
+            raise ValueError(f"step {self.id!r} of type {self.type.value} needs a task")
+        if self.type in CONFIGS:
+            CONFIGS[self.type].model_validate(self.config or {})
+        if self.rate_limit and self.keyed_rate_limit:
+            raise ValueError(f"step {self.id!r} has both rate limits; give one")
+        if self.type is StepType.MAP and len(self.depends_on) != 1:
+            raise ValueError(f"map step {self.id!r} needs one dependency, whose list it maps")
+        if self.skip_if and self.skip_if.step_id not in self.depends_on:
+            raise ValueError(
+                f"skip_if of step {self.id!r} names {self.skip_if.step_id!r}, which is not in its "
+                "depends_on"
+            )
+        return self
+
+    def to_wire(self) -> dict[str, object]:
+        """Return the step as Go writes it: some keys always, the rest when they are set."""
+        written = self.model_dump(mode="json", exclude_defaults=True)
+        if self.retry is not None:
+            written["retry"] = self.retry.to_wire()
+        return {**written, "task": self.task, "timeout": self.timeout, "type": self.type.value}
+
+    @property
+    def loop(self) -> LoopConfig:
+        """The bounds of an ``agent_loop`` step."""
+        return LoopConfig.model_validate(self.config)
+
+    @property
+    def map(self) -> MapConfig:
+        """The bounds of a ``map`` step."""
+        return MapConfig.model_validate(self.config)
+
+    @property
+    def sleep(self) -> SleepConfig:
+        """The length of a ``sleep`` step."""
+        return SleepConfig.model_validate(self.config)
