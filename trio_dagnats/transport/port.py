@@ -210,6 +210,8 @@ class Broker(Protocol):
     ) -> list[Record]:
         """Read the messages of one subject, oldest first, up to what is stored now.
 
+        Not for a work queue: its server lets only its own durables read it.
+
         Args:
             stream: the stream's name.
             subject: an exact subject or a filter.

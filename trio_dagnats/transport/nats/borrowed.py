@@ -177,7 +177,8 @@ def _incoming(message: Msg) -> Incoming:
     headers = message.headers
     if not headers:
         return Incoming(message.subject, message.reply, message.data)
-    fields = {str(name): str(value) for name, value in headers.items()}
+    # nats-py puts members of a str enum among the names: str() would give "Header.DESCRIPTION".
+    fields = {str.__str__(name): str(value) for name, value in headers.items()}
     status, note = fields.pop(STATUS, ""), fields.pop(DESCRIPTION, "")
     fields = fields or dict(NO_HEADERS)
     return Incoming(message.subject, message.reply, message.data, status, note, fields)

@@ -14,7 +14,7 @@ from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Publisher, check_size
+from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import (
     NO_HEADERS,
     ConsumerSpec,
@@ -27,6 +27,7 @@ from trio_dagnats.transport.port import (
     Stored,
     StreamSpec,
 )
+from trio_dagnats.transport.rules import check_size
 
 
 @final
@@ -60,7 +61,7 @@ class NatsBroker:
     ) -> None:
         """See the port."""
         frame = Frame(check_subject(subject), body, reply=reply, headers=headers)
-        check_size(frame, self.max_payload)
+        check_size(frame.size, subject, self.max_payload)
         await trio.lowlevel.checkpoint()
         await self._link.outbox.wait_for_room()
         self._link.outbox.put(frame)
@@ -69,7 +70,7 @@ class NatsBroker:
         """See the port."""
         deadline = trio.current_time() + timeout
         frame = Frame(check_subject(subject), body, not_after=deadline)
-        check_size(frame, self.max_payload)
+        check_size(frame.size, subject, self.max_payload)
         try:
             answer = await self._api.ask(frame, deadline)
         except NotStored as error:

@@ -8,11 +8,9 @@ from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
+from trio_dagnats.transport.rules import OPERATION, entry_of, no_bucket
 from trio_dagnats.wire.names import kv_subject
 from trio_dagnats.wire.text import parse_rfc3339
-
-OPERATION = "KV-Operation"
-DELETED = frozenset({"DEL", "PURGE"})
 
 
 @final
@@ -31,10 +29,10 @@ class KeyValues:
         answer = await self._api.ask(frame, deadline)
         if answer.status == NO_RESPONDERS:  # no such bucket, or one without direct reads
             record = await self._get_slowly(bucket, subject, deadline)
-            return _entry(bucket, record) if record else None
+            return entry_of(bucket, record) if record else None
         if answer.status:
             return None
-        return _entry(bucket, _record(answer))
+        return entry_of(bucket, _record(answer))
 
     async def put(
         self, bucket: str, key: str, value: bytes, expect: int | None, deadline: float
@@ -54,8 +52,8 @@ class KeyValues:
                 f"KV_{bucket}", kv_subject(bucket, narrowed), deadline
             )
         except Missing as missing:
-            raise _no_bucket(bucket) from missing
-        entries = [entry for record in found if (entry := _entry(bucket, record))]
+            raise no_bucket(bucket) from missing
+        entries = [entry for record in found if (entry := entry_of(bucket, record))]
         return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
 
     async def _write(
@@ -78,14 +76,14 @@ class KeyValues:
                 deadline=deadline,
             )
         except Missing as missing:
-            raise _no_bucket(bucket) from missing
+            raise no_bucket(bucket) from missing
         return stored.sequence
 
     async def _get_slowly(self, bucket: str, subject: str, deadline: float) -> Record | None:
         try:
             return await self._records.last(f"KV_{bucket}", subject, deadline)
         except Missing as missing:
-            raise _no_bucket(bucket) from missing
+            raise no_bucket(bucket) from missing
 
 
 def _record(answer: Incoming) -> Record:
@@ -96,18 +94,3 @@ def _record(answer: Incoming) -> Record:
         time_ns=parse_rfc3339(answer.headers["Nats-Time-Stamp"]),
         headers=answer.headers,
     )
-
-
-def _entry(bucket: str, record: Record) -> Entry | None:
-    if record.headers.get(OPERATION) in DELETED or record.headers.get("Nats-Marker-Reason"):
-        return None
-    return Entry(
-        key=record.subject.removeprefix(kv_subject(bucket, "")),
-        value=record.body,
-        revision=record.sequence,
-        time_ns=record.time_ns,
-    )
-
-
-def _no_bucket(bucket: str) -> Missing:
-    return Missing(f"this server has no key-value bucket {bucket!r}")

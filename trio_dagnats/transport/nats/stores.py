@@ -5,11 +5,12 @@ from typing import final
 
 from pydantic_core import from_json
 
-from trio_dagnats.errors import Missing, TooLarge
+from trio_dagnats.errors import Missing
 from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, raise_api_error
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.port import NO_HEADERS, Stored
+from trio_dagnats.transport.rules import check_size
 
 MSG_ID = "Nats-Msg-Id"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
@@ -40,7 +41,7 @@ class Publisher:
         first = _headers(headers, msg_id, expect_last)
         again = first if resend_expect is None else _headers(headers, msg_id, resend_expect)
         frame = Frame(subject, body, headers=first, not_after=deadline)
-        check_size(frame, self._link.path.max_payload)
+        check_size(frame.size, subject, self._link.path.max_payload)
         if self._link.outbox.full:
             await self._link.outbox.wait_for_room()
         tries = sends = 0
@@ -57,19 +58,6 @@ class Publisher:
             await self._api.pause_for(tries, deadline)
             tries += 1
             frame = Frame(subject, body, headers=again, not_after=deadline)
-
-
-def check_size(frame: Frame, max_payload: int) -> None:
-    """Refuse what the server would answer by closing the connection (notes A2, rule D9).
-
-    Raises:
-        TooLarge: headers and body together are too many bytes.
-    """
-    if len(frame.body) + 4096 > max_payload and frame.size > max_payload:
-        raise TooLarge(
-            f"{frame.size} bytes for {frame.subject!r} are more than the {max_payload} that this "
-            "server takes (its max_payload)"
-        )
 
 
 def _headers(headers: Mapping[str, str], msg_id: str, expect: int | None) -> Mapping[str, str]:

@@ -1,0 +1,69 @@
+"""Servers for the whole suite, and one broker of each kind for the contract."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import nats
+import pytest
+import trio_asyncio
+from contract_bench import Bench, Sink
+
+from trio_dagnats.local import Server
+from trio_dagnats.transport import open_broker
+from trio_dagnats.transport.memory import MemoryBroker, MemoryServer
+from trio_dagnats.transport.port import Broker
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[Server]:
+    """One real server for all tests that leave it as it is."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+async def memory_server() -> AsyncIterator[MemoryServer]:
+    """An in-memory server of the test's own."""
+    async with MemoryServer() as server:
+        yield server
+
+
+@pytest.fixture
+def memory(memory_server: MemoryServer) -> MemoryBroker:
+    """A connection to the test's in-memory server."""
+    return MemoryBroker(memory_server)
+
+
+@pytest.fixture
+async def own(nats_server: Server) -> AsyncIterator[Broker]:
+    """A connection of our own to the real server."""
+    async with open_broker(nats_server.url) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def borrowed(nats_server: Server) -> AsyncIterator[Broker]:
+    """A broker on a nats-py client that somebody else has connected."""
+    async with trio_asyncio.open_loop():
+        client = await trio_asyncio.aio_as_trio(nats.connect)(nats_server.url)
+        async with open_broker(client) as broker:
+            yield broker
+        assert client.is_connected
+        await trio_asyncio.aio_as_trio(client.close)()
+
+
+@pytest.fixture(params=["memory", "nats", "nats-public"])
+async def bench(
+    request: pytest.FixtureRequest, memory: Broker, own: Broker, borrowed: Broker
+) -> Bench:
+    """The three brokers that must behave alike, each with streams of this test's own."""
+    broker = {"memory": memory, "nats": own, "nats-public": borrowed}[request.param]
+    found = Bench(broker, request.param, uuid.uuid4().hex[:8])
+    await found.set_up()
+    return found
+
+
+@pytest.fixture
+def sink() -> Sink:
+    """A sink for an intake."""
+    return Sink()

@@ -1,0 +1,296 @@
+"""Durable consumers and their deliveries, on every broker."""
+
+import pytest
+import trio
+from contract_bench import NS, PATIENCE, Bench, Sink
+
+from trio_dagnats.errors import Conflict, Missing
+from trio_dagnats.transport.port import ConsumerSpec, PullEnd
+
+
+async def state(bench: Bench, name: str = "c") -> tuple[int, int]:
+    """Return what is pending, and what is delivered and not acknowledged."""
+    for consumer in await bench.broker.consumers(bench.queue, deadline=bench.soon):
+        if consumer.durable == name:
+            return consumer.pending, consumer.ack_pending
+    raise AssertionError(name)
+
+
+async def wait_for_state(bench: Bench, pending: int, held: int) -> None:
+    """Wait until the server has taken the answers in; it tells nobody when."""
+    with trio.fail_after(PATIENCE):
+        while await state(bench) != (pending, held):
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_pull_gets_what_was_stored_before(bench: Bench, sink: Sink) -> None:
+    sequence = await bench.store(bench.task("t.r"), b"body")
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 5.0)
+        (delivery,) = await sink.wait(1)
+
+        assert (delivery.subject, delivery.body) == (bench.task("t.r"), b"body")
+        assert (delivery.stream_sequence, delivery.deliveries) == (sequence, 1)
+        assert abs(delivery.published_ns - bench.broker.time_ns()) < 60 * NS
+        delivery.ack()
+
+
+async def test_a_pull_gets_what_is_stored_later(bench: Bench, sink: Sink) -> None:
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 5.0)
+        await bench.store(bench.task("a"), b"1")
+        await bench.store(bench.task("b"), b"2")
+        found = await sink.wait(2)
+
+        assert [delivery.body for delivery in found] == [b"1", b"2"]
+        for delivery in found:
+            delivery.ack()
+
+
+async def test_no_more_come_than_were_asked_for(bench: Bench, sink: Sink) -> None:
+    for _ in range(5):
+        await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 5.0)
+        await sink.wait(2)
+        assert await state(bench) == (3, 2)
+        intake.pull(3, 5.0)
+        await sink.wait(5)
+
+
+async def test_an_acknowledged_message_leaves_the_queue(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 5.0)
+        (delivery,) = await sink.wait(1)
+        delivery.ack()
+        await wait_for_state(bench, 0, 0)
+
+    assert await bench.broker.last_record(bench.queue, bench.task("a"), deadline=bench.soon) is None
+
+
+async def test_a_message_handed_back_comes_again(bench: Bench, sink: Sink) -> None:
+    sequence = await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 5.0)
+        (first,) = await sink.wait(1)
+        first.nak()
+        second = (await sink.wait(2))[1]
+
+        assert (second.stream_sequence, second.deliveries) == (sequence, 2)
+        second.ack()
+
+
+async def test_a_delayed_message_comes_after_the_others(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"), b"1")
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(3, 10.0)
+        (first,) = await sink.wait(1)
+        begun = trio.current_time()
+        first.nak(0.2)
+        await bench.store(bench.task("a"), b"2")
+        found = await sink.wait(3)
+
+        assert [delivery.body for delivery in found] == [b"1", b"2", b"1"]
+        assert trio.current_time() - begun >= 0.19
+
+
+async def test_a_terminated_message_never_comes_again(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 5.0)
+        (delivery,) = await sink.wait(1)
+        delivery.term()
+        await wait_for_state(bench, 0, 0)
+
+
+async def test_a_lapsed_lease_delivers_again(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer(ack_wait=0.3)
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 10.0)
+        found = await sink.wait(2)
+
+        assert [delivery.deliveries for delivery in found] == [1, 2]
+
+
+async def test_a_renewed_lease_does_not_lapse(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer(ack_wait=1.0)
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 30.0)
+        (delivery,) = await sink.wait(1)
+        intake.pull(1, 2.0)
+        before = trio.current_time()
+        for _ in range(4):
+            with trio.move_on_after(0.4):
+                await sink.wait(2)
+            assert before <= await delivery.renew(deadline=bench.soon) <= trio.current_time()
+        assert len(sink.deliveries) == 1
+        delivery.ack()
+
+
+async def test_the_second_answer_to_a_delivery_is_ignored(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 5.0)
+        (delivery,) = await sink.wait(1)
+        delivery.ack()
+        delivery.nak()
+        await wait_for_state(bench, 0, 0)
+
+
+async def test_an_answer_whose_time_is_over_is_not_sent(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 5.0)
+        (delivery,) = await sink.wait(1)
+        delivery.ack(not_after=trio.current_time() - 1)
+        await bench.store(bench.subject("fence"))
+
+        assert await state(bench) == (0, 1)
+
+
+async def test_a_pull_without_messages_gives_its_credits_back(bench: Bench, sink: Sink) -> None:
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(3, 0.2)
+
+        assert await sink.wait_for_return() == (3, PullEnd.EXPIRED)
+
+
+async def test_a_deleted_consumer_gives_the_credits_back(bench: Bench, sink: Sink) -> None:
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 30.0)
+        await bench.store(bench.subject("fence"))
+        await bench.broker.delete_consumer(bench.queue, "c", deadline=bench.soon)
+
+        assert await sink.wait_for_return() == (2, PullEnd.CONSUMER_GONE)
+
+
+async def test_leaving_an_intake_loses_no_message(bench: Bench, sink: Sink) -> None:
+    """Transport notes: nats-py's unsubscribe lost 30 of 240, each for a whole ack_wait."""
+    for number in range(100):
+        await bench.store(bench.task("a"), b"%d" % number)
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(80, 30.0)
+        await sink.wait(1)
+    early = sink.deliveries
+    for delivery in early:
+        delivery.ack()
+
+    rest = Sink()
+    async with bench.broker.intake(bench.queue, "c", rest) as intake:
+        intake.pull(100, 30.0)
+        await rest.wait(100 - len(early))
+
+    bodies = {int(d.body) for d in early} | {int(d.body) for d in rest.deliveries}
+    assert bodies == set(range(100))
+
+
+async def test_two_intakes_share_a_queue(bench: Bench) -> None:
+    one, two = Sink(), Sink()
+    await bench.consumer()
+    async with (
+        bench.broker.intake(bench.queue, "c", one) as first,
+        bench.broker.intake(bench.queue, "c", two) as second,
+    ):
+        first.pull(5, 10.0)
+        second.pull(5, 10.0)
+        for number in range(10):
+            await bench.store(bench.task("a"), b"%d" % number)
+        await one.wait(5)
+        await two.wait(5)
+
+    bodies = {int(delivery.body) for delivery in one.deliveries + two.deliveries}
+    assert bodies == set(range(10))
+
+
+async def test_a_consumer_is_reported_as_it_was_made(bench: Bench) -> None:
+    made = await bench.consumer(rest="t.>", ack_wait=12.0)
+
+    (found,) = await bench.broker.consumers(bench.queue, deadline=bench.soon)
+
+    assert found.durable == made.durable == "c"
+    assert found.filter_subject == bench.task("t.>")
+    assert found.ack_wait_ns == 12 * NS
+    assert found.max_ack_pending == 1000
+
+
+async def test_making_a_consumer_again_changes_it(bench: Bench) -> None:
+    await bench.consumer(ack_wait=12.0)
+    changed = await bench.broker.ensure_consumer(
+        ConsumerSpec(
+            stream=bench.queue,
+            durable="c",
+            filter_subject=bench.task(">"),
+            ack_wait_ns=20 * NS,
+            max_ack_pending=100_000,
+        ),
+        deadline=bench.soon,
+    )
+
+    assert (changed.ack_wait_ns, changed.max_ack_pending) == (20 * NS, 100_000)
+
+
+async def test_overlapping_filters_on_a_work_queue_conflict(bench: Bench) -> None:
+    await bench.consumer("one", "t.>")
+
+    with pytest.raises(Conflict):
+        await bench.consumer("two", "t.u.>")
+
+
+async def test_a_consumer_of_no_stream_is_missing(bench: Bench) -> None:
+    spec = ConsumerSpec(stream="NONE", durable="c", filter_subject="x", ack_wait_ns=NS)
+
+    with pytest.raises(Missing):
+        await bench.broker.ensure_consumer(spec, deadline=bench.soon)
+
+
+async def test_deleting_an_absent_consumer_is_no_error(bench: Bench) -> None:
+    await bench.broker.delete_consumer(bench.queue, "none", deadline=bench.soon)
+
+
+async def test_all_consumers_are_listed(bench: Bench) -> None:
+    for number in range(5):
+        await bench.consumer(f"c{number}", f"t{number}.>")
+
+    found = await bench.broker.consumers(bench.queue, deadline=bench.soon)
+
+    assert {consumer.durable for consumer in found} == {f"c{number}" for number in range(5)}
+
+
+async def test_a_consumer_of_a_stream_with_limits_sees_all_in_order(
+    bench: Bench, sink: Sink
+) -> None:
+    for number in range(5):
+        await bench.store(bench.subject("a"), b"%d" % number)
+    await bench.broker.ensure_consumer(
+        ConsumerSpec(
+            stream=bench.stream,
+            durable="all",
+            filter_subject=bench.subject(">"),
+            ack_wait_ns=30 * NS,
+        ),
+        deadline=bench.soon,
+    )
+    async with bench.broker.intake(bench.stream, "all", sink) as intake:
+        intake.pull(5, 10.0)
+        found = await sink.wait(5)
+        for delivery in found:
+            delivery.ack()
+
+    assert [int(delivery.body) for delivery in found] == list(range(5))
+    kept = await bench.broker.records(bench.stream, bench.subject(">"), deadline=bench.soon)
+    assert len(kept) == 5

@@ -1,0 +1,178 @@
+"""Storing and reading messages, on every broker."""
+
+import pytest
+import trio
+from contract_bench import Bench
+
+from trio_dagnats.errors import Conflict, Missing, TooLarge
+
+
+async def test_a_stored_message_is_read_back_as_it_was(bench: Bench) -> None:
+    sequence = (
+        await bench.broker.store(
+            bench.subject("a"), b"body", headers={"trace": "t"}, deadline=bench.soon
+        )
+    ).sequence
+
+    (record,) = await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+
+    assert (record.sequence, record.subject, record.body) == (
+        sequence,
+        bench.subject("a"),
+        b"body",
+    )
+    assert record.headers["trace"] == "t"
+
+
+async def test_sequences_count_up(bench: Bench) -> None:
+    first = await bench.store(bench.subject("a"))
+    second = await bench.store(bench.subject("b"))
+
+    assert second == first + 1
+
+
+async def test_a_second_message_of_one_id_is_a_duplicate(bench: Bench) -> None:
+    first = await bench.broker.store(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon)
+    second = await bench.broker.store(bench.subject("a"), b"2", msg_id="i", deadline=bench.soon)
+
+    assert not first.duplicate
+    assert second.duplicate
+    assert second.sequence == first.sequence
+
+
+async def test_a_condition_that_holds_stores(bench: Bench) -> None:
+    last = await bench.store(bench.subject("a"))
+
+    stored = await bench.broker.store(
+        bench.subject("a"), b"x", expect_last=last, deadline=bench.soon
+    )
+
+    assert stored.sequence == last + 1
+
+
+async def test_a_condition_that_does_not_hold_is_a_conflict(bench: Bench) -> None:
+    last = await bench.store(bench.subject("a"))
+    await bench.store(bench.subject("a"))
+
+    with pytest.raises(Conflict):
+        await bench.broker.store(bench.subject("a"), b"x", expect_last=last, deadline=bench.soon)
+
+
+async def test_a_condition_is_checked_before_the_id(bench: Bench) -> None:
+    """Contract 14: sent again with both, a stored message gets a conflict."""
+    await bench.store(bench.subject("a"), msg_id="i")
+
+    with pytest.raises(Conflict):
+        await bench.broker.store(
+            bench.subject("a"), b"x", msg_id="i", expect_last=0, deadline=bench.soon
+        )
+
+
+async def test_a_condition_for_sends_again_does_not_bind_the_first_send(bench: Bench) -> None:
+    await bench.store(bench.subject("a"))
+
+    stored = await bench.broker.store(
+        bench.subject("a"), b"x", resend_expect=0, deadline=bench.soon
+    )
+
+    assert not stored.resent
+
+
+async def test_a_subject_that_no_stream_takes_is_missing(bench: Bench) -> None:
+    with pytest.raises(Missing, match="no stream"):
+        await bench.broker.store(f"nowhere.{bench.token}", b"x", deadline=bench.soon)
+
+
+async def test_too_many_bytes_are_refused_and_the_connection_lives(bench: Bench) -> None:
+    with pytest.raises(TooLarge, match="max_payload"):
+        await bench.broker.store(
+            bench.subject("a"), bytes(bench.broker.max_payload + 1), deadline=bench.soon
+        )
+
+    await bench.store(bench.subject("a"))
+
+
+async def test_the_most_bytes_are_stored(bench: Bench) -> None:
+    body = bytes(bench.broker.max_payload)
+
+    await bench.store(bench.subject("a"), body)
+
+    (record,) = await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+    assert record.body == body
+
+
+async def test_many_at_once_are_all_stored(bench: Bench) -> None:
+    async def store(number: int) -> None:
+        await bench.store(bench.subject("a"), b"%d" % number, msg_id=f"n{number}")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(300):
+            nursery.start_soon(store, number)
+
+    found = await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+    assert {int(record.body) for record in found} == set(range(300))
+
+
+async def test_records_come_oldest_first_after_a_sequence(bench: Bench) -> None:
+    sequences = [await bench.store(bench.subject("a")) for _ in range(4)]
+
+    found = await bench.broker.records(
+        bench.stream, bench.subject("a"), after=sequences[1], deadline=bench.soon
+    )
+
+    assert [record.sequence for record in found] == sequences[2:]
+
+
+async def test_records_begin_at_a_time(bench: Bench) -> None:
+    await bench.store(bench.subject("a"))
+    (first,) = await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+
+    at = await bench.broker.records(
+        bench.stream, bench.subject("a"), since_ns=first.time_ns, deadline=bench.soon
+    )
+    later = await bench.broker.records(
+        bench.stream, bench.subject("a"), since_ns=first.time_ns + 1, deadline=bench.soon
+    )
+
+    assert (len(at), len(later)) == (1, 0)
+
+
+async def test_records_of_a_filter_leave_others_out(bench: Bench) -> None:
+    await bench.store(bench.subject("a.x"), b"1")
+    await bench.store(bench.subject("b.x"), b"2")
+    await bench.store(bench.subject("a.y"), b"3")
+
+    found = await bench.broker.records(bench.stream, bench.subject("a.>"), deadline=bench.soon)
+
+    assert [record.body for record in found] == [b"1", b"3"]
+
+
+async def test_no_records_are_an_empty_list(bench: Bench) -> None:
+    assert not await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+
+
+async def test_records_of_no_stream_are_missing(bench: Bench) -> None:
+    with pytest.raises(Missing):
+        await bench.broker.records("NONE", bench.subject("a"), deadline=bench.soon)
+
+
+async def test_the_last_record_is_the_newest(bench: Bench) -> None:
+    await bench.store(bench.subject("a"), b"old")
+    await bench.store(bench.subject("a"), b"new")
+
+    last = await bench.broker.last_record(bench.stream, bench.subject("a"), deadline=bench.soon)
+
+    assert last is not None
+    assert last.body == b"new"
+
+
+async def test_a_subject_without_messages_has_no_last_record(bench: Bench) -> None:
+    assert (
+        await bench.broker.last_record(bench.stream, bench.subject("a"), deadline=bench.soon)
+        is None
+    )
+
+
+async def test_streams_that_exist_are_known(bench: Bench) -> None:
+    assert await bench.broker.has_stream(bench.stream, deadline=bench.soon)
+    assert not await bench.broker.has_stream("NONE", deadline=bench.soon)

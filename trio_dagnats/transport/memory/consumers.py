@@ -1,0 +1,191 @@
+"""Durable pull consumers in memory: who gets which message, and what answers to it mean."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import trio
+
+from trio_dagnats.transport.memory.clockwork import Clockwork
+from trio_dagnats.transport.memory.subjects import matches
+from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, Record
+
+NS = 1_000_000_000
+
+
+class Puller(Protocol):
+    """An intake that has asked for messages."""
+
+    def hand_out(self, consumer: "Consumer", record: Record, deliveries: int) -> None:
+        """Take a message on its way to the intake; lost if the connection is."""
+        ...
+
+    def expired(self, left: int) -> None:
+        """Take back the credits of a pull whose time is over."""
+        ...
+
+    def gone(self, left: int) -> None:
+        """Take back the credits of a pull whose consumer was deleted."""
+        ...
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Pull:
+    """An open pull: who asked, for how many, until when (trio time)."""
+
+    puller: Puller
+    left: int
+    until: float
+
+
+@final
+class Consumer:
+    """A durable.
+
+    Args:
+        spec: its configuration.
+        clockwork: makes its calls.
+        find: returns a message that is still in the stream.
+        remove: takes a message out of a work queue.
+    """
+
+    def __init__(
+        self,
+        spec: ConsumerSpec,
+        clockwork: Clockwork,
+        find: Callable[[int], Record | None],
+        remove: Callable[[int], None],
+    ) -> None:
+        self.spec = spec
+        self._clockwork = clockwork
+        self._find = find
+        self._remove = remove
+        self._todo: deque[int] = deque()
+        self._again: deque[int] = deque()
+        self._leases: dict[int, float] = {}
+        self._held: set[int] = set()
+        self._deliveries: dict[int, int] = {}
+        self._pulls: deque[Pull] = deque()
+
+    def state(self) -> ConsumerState:
+        """Return what the server would report."""
+        return ConsumerState(
+            name=self.spec.durable,
+            durable=self.spec.durable,
+            filter_subject=self.spec.filter_subject,
+            ack_wait_ns=self.spec.ack_wait_ns,
+            max_ack_pending=self.spec.max_ack_pending,
+            pending=len(self._todo),
+            ack_pending=len(self._leases) + len(self._held),
+            waiting=len(self._pulls),
+        )
+
+    def wants(self, subject: str) -> bool:
+        """Say whether messages of a subject are for this consumer."""
+        return matches(self.spec.filter_subject, subject)
+
+    def add(self, sequence: int) -> None:
+        """Take a new message of the stream."""
+        self._todo.append(sequence)
+        self.serve()
+
+    def pull(self, pull: Pull) -> None:
+        """Take a request for messages."""
+        self._pulls.append(pull)
+        self._clockwork.at(pull.until, self._expire)
+        self.serve()
+
+    def forget(self, puller: Puller) -> None:
+        """Drop the pulls of an intake that is gone."""
+        self._pulls = deque(p for p in self._pulls if p.puller is not puller)
+
+    def delete(self) -> None:
+        """End all pulls: the consumer is no more."""
+        pulls, self._pulls = self._pulls, deque()
+        for pull in pulls:
+            pull.puller.gone(pull.left)
+
+    def serve(self) -> None:
+        """Hand out what can be handed out, one after another, in the next turn."""
+        self._clockwork.post(self._serve_one)
+
+    def ack(self, sequence: int) -> None:
+        """Be done with a message; also by a delivery that has expired (contract 5)."""
+        self._leases.pop(sequence, None)
+        self._held.discard(sequence)
+        self._deliveries.pop(sequence, None)
+        self._remove(sequence)
+        self.serve()
+
+    def nak(self, sequence: int, delay: float) -> None:
+        """Deliver a message again after ``delay``; also beside a live delivery (contract 14)."""
+        if self._find(sequence) is None:
+            return
+        self._leases.pop(sequence, None)
+        if delay <= 0:
+            self._again.append(sequence)
+            self.serve()
+            return
+        self._held.add(sequence)  # it still counts as pending (contract H37)
+        self._clockwork.at(trio.current_time() + delay, lambda: self._release(sequence))
+
+    def renew(self, sequence: int) -> None:
+        """Extend a lease, whoever holds it; nothing to extend is no error (contract 14)."""
+        if sequence in self._leases:
+            self._lease(sequence)
+
+    def _release(self, sequence: int) -> None:
+        if sequence in self._held:
+            self._held.discard(sequence)
+            self._again.append(sequence)
+            self.serve()
+
+    def _serve_one(self) -> None:
+        sequence = self._next()
+        if sequence is None:
+            return
+        record = self._find(sequence)
+        if record is None:
+            self._deliveries.pop(sequence, None)
+            self.serve()
+            return
+        count = self._deliveries[sequence] = self._deliveries.get(sequence, 0) + 1
+        pull = self._pulls[0]
+        pull.left -= 1
+        if not pull.left:
+            self._pulls.popleft()
+        pull.puller.hand_out(self, record, count)
+        self._lease(sequence)
+        self.serve()
+
+    def _next(self) -> int | None:
+        if not self._pulls:
+            return None
+        if self._again:
+            return self._again.popleft()
+        if len(self._leases) + len(self._held) >= self.spec.max_ack_pending or not self._todo:
+            return None
+        return self._todo.popleft()
+
+    def _lease(self, sequence: int) -> None:
+        until = trio.current_time() + self.spec.ack_wait_ns / NS
+        self._leases[sequence] = until
+        self._clockwork.at(until, lambda: self._lapse(sequence, until))
+
+    def _lapse(self, sequence: int, until: float) -> None:
+        if self._leases.get(sequence) != until:
+            return
+        del self._leases[sequence]
+        most = self.spec.max_deliver
+        if most < 0 or self._deliveries.get(sequence, 0) < most:
+            self._again.append(sequence)
+            self.serve()
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        over = [p for p in self._pulls if p.until <= now]
+        for pull in over:
+            self._pulls.remove(pull)
+            pull.puller.expired(pull.left)

@@ -1,0 +1,149 @@
+"""Deliveries and intakes of the in-memory broker."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, final
+
+import trio
+
+from trio_dagnats.transport.memory.consumers import Consumer, Pull
+from trio_dagnats.transport.port import FOREVER, IntakeSink, PullEnd, Record
+
+
+class Line(Protocol):
+    """The connection that an intake belongs to."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up."""
+        ...
+
+    def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
+        """Send a frame, in order, dropped when its time is over."""
+        ...
+
+    async def turn(self, deadline: float) -> None:
+        """Take the time of a request to the server."""
+        ...
+
+
+@final
+class MemoryDelivery:
+    """See ``port.Delivery``."""
+
+    subject: str
+    body: bytes
+    headers: Mapping[str, str]
+    stream_sequence: int
+    deliveries: int
+    published_ns: int
+    received_at: float
+
+    def __init__(self, broker: Line, consumer: Consumer, record: Record, deliveries: int) -> None:
+        self._broker = broker
+        self._consumer = consumer
+        self._answered = False
+        self.subject = record.subject
+        self.body = record.body
+        self.headers = record.headers
+        self.stream_sequence = record.sequence
+        self.deliveries = deliveries
+        self.published_ns = record.time_ns
+        self.received_at = trio.current_time()
+
+    def ack(self, *, not_after: float = FOREVER) -> None:
+        """See the port."""
+        self._answer(lambda: self._consumer.ack(self.stream_sequence), not_after)
+
+    def nak(self, delay: float = 0.0, *, not_after: float = FOREVER) -> None:
+        """See the port."""
+        self._answer(lambda: self._consumer.nak(self.stream_sequence, delay), not_after)
+
+    def term(self, *, not_after: float = FOREVER) -> None:
+        """See the port."""
+        self.ack(not_after=not_after)
+
+    async def renew(self, *, deadline: float) -> float:
+        """See the port."""
+        await self._broker.turn(deadline)
+        self._consumer.renew(self.stream_sequence)
+        return trio.current_time()
+
+    def _answer(self, call: Callable[[], None], not_after: float) -> None:
+        if not self._answered:
+            self._answered = True
+            self._broker.send(call, not_after)
+
+
+@final
+class MemoryIntake:
+    """See ``port.Intake``.
+
+    Args:
+        broker: the connection.
+        find: returns the durable, None while it does not exist.
+        sink: where messages and credits go.
+    """
+
+    def __init__(self, broker: Line, find: Callable[[], Consumer | None], sink: IntakeSink) -> None:
+        self._broker = broker
+        self._find = find
+        self._sink = sink
+        self._credits = 0
+        self._expires = 0.0
+        self._leaving = False
+
+    def pull(self, batch: int, expires: float) -> None:
+        """See the port."""
+        self._credits += batch
+        self._expires = expires
+        until = trio.current_time() + expires
+        self._broker.send(lambda: self._pull(Pull(self, batch, until)), until)
+
+    def hand_out(self, consumer: Consumer, record: Record, deliveries: int) -> None:
+        """Take a message from the server; it is lost if the connection is."""
+        if not self._broker.connected:
+            return
+        delivery = MemoryDelivery(self._broker, consumer, record, deliveries)
+        self._credits = max(0, self._credits - 1)
+        if self._leaving:
+            delivery.nak()
+        else:
+            self._sink.delivered(delivery)
+
+    def expired(self, left: int) -> None:
+        """Take back the credits of a pull whose time is over."""
+        self._give_back(left, PullEnd.EXPIRED)
+
+    def gone(self, left: int) -> None:
+        """Take back the credits of a pull whose consumer is not there."""
+        self._give_back(left, PullEnd.CONSUMER_GONE)
+
+    def reconnected(self) -> None:
+        """Ask again: the open pulls died with the connection."""
+        self._forget()
+        credits_, self._credits = self._credits, 0
+        if credits_:
+            self.pull(credits_, self._expires)
+
+    def leave(self) -> None:
+        """End all pulls; what is on its way is handed back."""
+        self._leaving = True
+        self._forget()
+
+    def _pull(self, pull: Pull) -> None:
+        consumer = self._find()
+        if consumer is None:
+            self.gone(pull.left)
+        elif not self._leaving:
+            consumer.pull(pull)
+
+    def _forget(self) -> None:
+        consumer = self._find()
+        if consumer is not None:
+            consumer.forget(self)
+
+    def _give_back(self, count: int, why: PullEnd) -> None:
+        back = min(count, self._credits)
+        if back and self._broker.connected and not self._leaving:
+            self._credits -= back
+            self._sink.returned(back, why)

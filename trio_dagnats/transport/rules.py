@@ -1,0 +1,38 @@
+"""What both brokers must say alike: entries of buckets, absent buckets, messages too large."""
+
+from trio_dagnats.errors import Missing, TooLarge
+from trio_dagnats.transport.values import Entry, Record
+from trio_dagnats.wire.names import kv_subject
+
+OPERATION = "KV-Operation"
+DELETED = frozenset({"DEL", "PURGE"})
+
+
+def entry_of(bucket: str, record: Record) -> Entry | None:
+    """Read a bucket's record; None for a delete marker."""
+    if record.headers.get(OPERATION) in DELETED or record.headers.get("Nats-Marker-Reason"):
+        return None
+    return Entry(
+        key=record.subject.removeprefix(kv_subject(bucket, "")),
+        value=record.body,
+        revision=record.sequence,
+        time_ns=record.time_ns,
+    )
+
+
+def check_size(size: int, subject: str, max_payload: int) -> None:
+    """Refuse what the server would answer by closing the connection (notes A2, rule D9).
+
+    Raises:
+        TooLarge: headers and body together are too many bytes.
+    """
+    if size > max_payload:
+        raise TooLarge(
+            f"{size} bytes for {subject!r} are more than the {max_payload} that this server takes "
+            "(its max_payload)"
+        )
+
+
+def no_bucket(bucket: str) -> Missing:
+    """Build the error for a bucket that this server has not."""
+    return Missing(f"this server has no key-value bucket {bucket!r}")
