@@ -79,6 +79,16 @@ class StepState(BaseModel):
     child_run_id: str = ""
     dispatch_nonce: str = ""
 
+    def to_wire(self) -> dict[str, object]:
+        """Return the step as Go writes it: three keys always, the rest when they are set."""
+        written = self.model_dump(mode="json", exclude_defaults=True)
+        always = {
+            "status": self.status.value,
+            "attempts": self.attempts,
+            "loop_started_at": self.loop_started_at,
+        }
+        return {**always, **written}
+
     def raw_output(self) -> bytes:
         """Return the output's JSON, empty if there is none."""
         return base64.b64decode(self.output)
@@ -107,6 +117,12 @@ class WorkflowRun(BaseModel):
     parent_run_id: str = ""
     parent_step_id: str = ""
     trace_parent: str = ""
+
+    def to_wire(self) -> dict[str, object]:
+        """Return the snapshot as Go writes it."""
+        written = self.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
+        steps = {step_id: state.to_wire() for step_id, state in self.steps.items()}
+        return {**written, "steps": steps}
 
     @classmethod
     def read(cls, raw: bytes) -> "WorkflowRun":

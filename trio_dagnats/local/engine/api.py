@@ -1,0 +1,140 @@
+"""The engine's API over NATS: register, start, get (contract 9.1)."""
+
+import json
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import BrokerError, UsageError, WireError
+from trio_dagnats.local.engine.starts import find_definition
+from trio_dagnats.local.engine.supported import check_supported
+from trio_dagnats.transport.port import Broker, Message
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, history_subject, run_key
+from trio_dagnats.wire.run import WorkflowRun
+from trio_dagnats.wire.text import compact, rfc3339
+from trio_dagnats.wire.workflow import WorkflowDef
+
+log = logging.getLogger("trio_dagnats.local")
+
+PING = "$SRV.PING.dagnats-api"
+MOST_AT_ONCE = 1000
+PATIENCE = 10.0
+
+Answer = Callable[[bytes], Awaitable[dict[str, object]]]
+
+
+@final
+class Api:
+    """Answers requests for as long as :meth:`run` runs."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._open = 0
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer until cancelled."""
+        endpoints = {
+            "api.workflows.register": self._register,
+            "api.runs.start": self._start,
+            "api.runs.get": self._get,
+            PING: _ping,
+        }
+        async with trio.open_nursery() as nursery:
+            for subject, answer in endpoints.items():
+                await nursery.start(self._serve, subject, answer)
+            task_status.started()
+
+    async def _serve(
+        self,
+        subject: str,
+        answer: Answer,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        async with trio.open_nursery() as nursery:
+
+            def take(message: Message | None) -> None:
+                if message is not None and message.reply and self._open < MOST_AT_ONCE:
+                    self._open += 1
+                    nursery.start_soon(self._answer, answer, message)
+
+            async with self._broker.listen(subject, take):
+                task_status.started()
+                await trio.sleep_forever()
+
+    async def _answer(self, answer: Answer, message: Message) -> None:
+        try:
+            try:
+                reply = await answer(message.body)
+            except (UsageError, WireError, BrokerError) as error:
+                reply = {"error": str(error)}
+            await self._broker.publish(message.reply, compact(reply))
+        finally:
+            self._open -= 1
+
+    async def _register(self, body: bytes) -> dict[str, object]:
+        definition = WorkflowDef.read(body)
+        check_supported(definition)
+        await self._broker.kv_put(
+            BUCKET_DEFS, definition.name, definition.to_bytes(), deadline=_soon()
+        )
+        return {"status": "registered", "name": definition.name}
+
+    async def _start(self, body: bytes) -> dict[str, object]:
+        name, given = _read_start(body)
+        definition = await find_definition(self._broker, name)
+        if definition is None:
+            raise UsageError(f"workflow {name!r} is not registered")
+        run_id = secrets.token_hex(16)
+        payload: dict[str, object] = {"workflow_def": definition.to_wire()}
+        if given is not None:
+            payload["input"] = given
+        event = {
+            "type": "workflow.started",
+            "run_id": run_id,
+            "timestamp": rfc3339(self._broker.time_ns()),
+            "payload": payload,
+        }
+        await self._broker.store(
+            history_subject(run_id),
+            compact(event),
+            msg_id=f"{run_id}.workflow.started",
+            deadline=_soon(),
+        )
+        return {"run_id": run_id}
+
+    async def _get(self, body: bytes) -> dict[str, object]:
+        run_id = body.decode(errors="replace").strip()
+        if not run_id:
+            raise UsageError("api.runs.get wants a run id as plain text")
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        if entry is None:
+            return {"error": "workflow run not found"}
+        return {**WorkflowRun.read(entry.value).to_wire(), "trace_id": ""}
+
+
+async def _ping(_body: bytes) -> dict[str, object]:
+    return {
+        "type": "io.nats.micro.v1.ping_response",
+        "name": "dagnats-api",
+        "id": "trio-dagnats-local",
+        "version": "0.0.12",
+        "metadata": {"engine": "trio-dagnats local engine"},
+    }
+
+
+def _read_start(body: bytes) -> tuple[str, object]:
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise UsageError(f"api.runs.start wants JSON: {error}") from error
+    name = found.get("workflow") if isinstance(found, dict) else None
+    if not isinstance(name, str) or not name:
+        raise UsageError('api.runs.start wants {"workflow": <name>, "input": <any>}')
+    return name, found.get("input")
+
+
+def _soon() -> float:
+    return trio.current_time() + PATIENCE

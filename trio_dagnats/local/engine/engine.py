@@ -1,0 +1,135 @@
+"""The local engine as people use it: ``async with LocalEngine(server.url)``."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self, final
+
+import trio
+
+from trio_dagnats.errors import EngineError, Missing, NotStored, plain
+from trio_dagnats.local.engine import resources
+from trio_dagnats.local.engine.api import PING, Api
+from trio_dagnats.local.engine.conductor import Conductor, Item
+from trio_dagnats.local.engine.feed import Feed
+from trio_dagnats.local.engine.lanes import Lanes
+from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.wire.names import SLEEP_TIMERS, WORKFLOW_HISTORY
+
+log = logging.getLogger("trio_dagnats.local")
+
+SET_UP_PATIENCE = 20.0
+KNOCK = 0.5
+"""Seconds that another engine has to answer."""
+
+
+@final
+class LocalEngine:
+    """Executes workflows on a nats-server: ``async with LocalEngine(server.url)``.
+
+    For development and tests on one machine; production is the DagNats engine on a NATS cluster,
+    and only the URL changes. What it does not do is refused when a workflow is registered.
+
+    State is in the server alone, so the engine can be killed and started again at any time. An
+    error of the engine leaves the block; cancelling the block is safe.
+
+    Args:
+        nats: a URL, several, a connected nats-py client, or a broker.
+        options: how to connect, for URLs.
+
+    Raises:
+        EngineError: another engine serves this server.
+        ConnectError: no usable server in time.
+        Missing: the server has no JetStream.
+    """
+
+    def __init__(self, nats: NatsSource, options: ConnectOptions | None = None) -> None:
+        self._nats = nats
+        self._options = options
+        self._block: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Set the server up and begin to serve; returns when runs can be started."""
+        if self._block is not None:
+            raise EngineError("this engine is running already; make another one")
+        self._block = self._serving()
+        await self._block.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop at once: what is not finished goes on with the next engine on this server."""
+        assert self._block is not None
+        block, self._block = self._block, None
+        await block.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        try:
+            async with open_broker(self._nats, self._options) as broker:
+                await _refuse_company(broker)
+                await resources.ensure(broker, trio.current_time() + SET_UP_PATIENCE)
+                async with trio.open_nursery() as nursery:
+                    await _start(broker, nursery)
+                    yield
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise plain(group) from None
+
+
+async def _start(broker: Broker, nursery: trio.Nursery) -> None:
+    conductor = Conductor(broker)
+    lanes: Lanes[Item] = Lanes(nursery, conductor.work, lambda item: item.delivery.nak())
+
+    def take_event(delivery: Delivery) -> None:
+        found = conductor.read_event(delivery)
+        if found is None:
+            delivery.ack()
+            history.done()
+        else:
+            run_id, what = found
+            lanes.put(run_id, Item(what, delivery, history.done))
+
+    def take_timer(delivery: Delivery) -> None:
+        found = conductor.read_timer(delivery)
+        if found is None:
+            delivery.ack()
+            timers.done()
+            return
+        run_id, left = found
+        if left > 0:
+            delivery.nak(left)  # the server wakes us: a timer outlives the engine
+            timers.done()
+        else:
+            lanes.put(run_id, Item(conductor.timer_id(delivery), delivery, timers.done))
+
+    history, timers = Feed(take_event), Feed(take_timer)
+    nursery.start_soon(history.run, broker, WORKFLOW_HISTORY)
+    nursery.start_soon(timers.run, broker, SLEEP_TIMERS)
+    await nursery.start(Api(broker).run)
+
+
+async def _refuse_company(broker: Broker) -> None:
+    """Raise if another engine serves this server: two would both dispatch every step."""
+    try:
+        await broker.request(PING, b"", timeout=KNOCK)
+    except (Missing, NotStored):
+        pass
+    else:
+        raise EngineError("another engine serves this server; stop it, or use another server")
+    try:
+        durables = await broker.consumers(
+            WORKFLOW_HISTORY, deadline=trio.current_time() + SET_UP_PATIENCE
+        )
+    except Missing:
+        return  # a server that no engine has used yet
+    if any(c.durable == resources.HISTORY_DURABLE and c.waiting for c in durables):
+        raise EngineError(
+            "another engine reads the history on this server; stop it, or use another server"
+        )

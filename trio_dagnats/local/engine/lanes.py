@@ -1,0 +1,51 @@
+"""One lane per run: what concerns a run is done in order, different runs go side by side."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar, final
+
+import trio
+
+T = TypeVar("T")
+
+
+@final
+class Lanes(Generic[T]):
+    """Work in order per key; a lane lives only while it has something to do.
+
+    Args:
+        nursery: where lanes run.
+        work: does one thing.
+        drop: is told of things that a cancelled lane leaves undone; must not wait.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        work: Callable[[str, T], Awaitable[None]],
+        drop: Callable[[T], None],
+    ) -> None:
+        self._nursery = nursery
+        self._work = work
+        self._drop = drop
+        self._lanes: dict[str, deque[T]] = {}
+
+    def put(self, key: str, thing: T) -> None:
+        """Add something to a key's lane."""
+        lane = self._lanes.get(key)
+        if lane is not None:
+            lane.append(thing)
+            return
+        self._lanes[key] = deque([thing])
+        self._nursery.start_soon(self._run, key)
+
+    async def _run(self, key: str) -> None:
+        lane = self._lanes[key]
+        try:
+            while lane:
+                await self._work(key, lane[0])
+                lane.popleft()
+        finally:
+            del self._lanes[key]
+            for thing in lane:
+                self._drop(thing)

@@ -1,0 +1,98 @@
+"""The streams, buckets and durables of an engine (contract 1.2, 1.3, 6.1)."""
+
+from functools import partial
+
+import trio
+
+from trio_dagnats.transport.port import Broker, ConsumerSpec, StreamSpec
+from trio_dagnats.wire import names
+from trio_dagnats.wire.text import NS
+
+HISTORY_DURABLE = "orchestrator"
+TIMER_DURABLE = "sleep-timer"
+DAY_NS = 86_400 * NS
+ACK_WAIT_NS = 5 * NS
+"""After a crash, what was in hand comes back this soon; what is applied is not applied again."""
+MAX_ACK_PENDING = 100_000
+"""A timer that waits counts as pending (contract H37)."""
+
+STREAMS = (
+    StreamSpec(
+        name=names.WORKFLOW_HISTORY,
+        subjects=("history.>",),
+        duplicate_window_ns=5 * NS,
+        max_age_ns=30 * DAY_NS,
+    ),
+    StreamSpec(
+        name=names.TASK_QUEUES, subjects=("task.>",), retention="workqueue", allow_atomic=True
+    ),
+    StreamSpec(name=names.EVENTS, subjects=("event.>",), max_age_ns=14 * DAY_NS),
+    StreamSpec(
+        name=names.DEAD_LETTERS,
+        subjects=("dead.>",),
+        duplicate_window_ns=DAY_NS,
+        max_age_ns=30 * DAY_NS,
+    ),
+    StreamSpec(name=names.SLEEP_TIMERS, subjects=("sleep.>", "scheduled.>")),
+    StreamSpec(
+        name=names.TELEMETRY,
+        subjects=("telemetry.>",),
+        duplicate_window_ns=5 * NS,
+        max_age_ns=7 * DAY_NS,
+    ),
+    StreamSpec(
+        name=names.STICKY_TASKS, subjects=("sticky.>",), storage="memory", max_age_ns=1800 * NS
+    ),
+    StreamSpec(name=names.TRIGGER_HISTORY, subjects=("trigger.fire.>",), max_age_ns=30 * DAY_NS),
+)
+BUCKETS = {
+    names.BUCKET_DEFS: 0,
+    names.BUCKET_RUNS: 0,
+    "scheduled_runs": 0,
+    names.BUCKET_WORKERS: 60 * NS,
+    names.BUCKET_WORKER_STATUS: 120 * NS,
+    "event_waiters": 0,
+    "rate_limits": 0,
+    "concurrency_tasks": 0,
+    "approval_tokens": 168 * 3600 * NS,
+    "debounce_state": 14 * DAY_NS,
+    "idempotency_keys": DAY_NS,
+    "http_idempotency": 3600 * NS,
+    "sticky_bindings": 25 * 3600 * NS,
+    "singleton_locks": 0,
+    "trigger_types": 0,
+    "services": 0,
+    "triggers": 0,
+    "trigger_state": 0,
+    names.BUCKET_SIGNALS: 0,
+    names.BUCKET_CHECKPOINTS: 0,
+    "concurrency_runs": 0,
+}
+"""Name and time to live in nanoseconds, 0 for ever."""
+
+
+async def ensure(broker: Broker, deadline: float) -> None:
+    """Create what is missing, and bring streams up to date.
+
+    Raises:
+        BrokerError: the server did not do it before ``deadline`` (trio time).
+    """
+    async with trio.open_nursery() as nursery:
+        for spec in STREAMS:
+            nursery.start_soon(partial(broker.ensure_stream, spec, deadline=deadline))
+        for bucket, ttl_ns in BUCKETS.items():
+            nursery.start_soon(
+                partial(broker.ensure_bucket, bucket, ttl_ns=ttl_ns, deadline=deadline)
+            )
+
+
+def durable(stream: str) -> ConsumerSpec:
+    """Return the engine's durable on the history or on the timers."""
+    is_history = stream == names.WORKFLOW_HISTORY
+    return ConsumerSpec(
+        stream=stream,
+        durable=HISTORY_DURABLE if is_history else TIMER_DURABLE,
+        filter_subject="history.>" if is_history else "sleep.>",
+        ack_wait_ns=ACK_WAIT_NS,
+        max_ack_pending=MAX_ACK_PENDING,
+    )

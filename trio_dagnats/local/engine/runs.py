@@ -1,0 +1,84 @@
+"""Runs in the bucket ``workflow_runs``, and the few that are in memory."""
+
+import logging
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import Conflict, EngineError, WireError
+from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import BUCKET_RUNS, run_key
+
+log = logging.getLogger("trio_dagnats.local")
+
+PATIENCE = 10.0
+
+
+@final
+class Runs:
+    """Loads and saves runs. A run that goes on stays in memory, one that has ended does not."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._known: dict[str, tuple[RunState, int]] = {}
+
+    async def load(self, run_id: str) -> RunState | None:
+        """Return a run; None if there is none, or if it is not this engine's.
+
+        Raises:
+            BrokerError: the server did not answer in time.
+        """
+        if run_id in self._known:
+            return self._known[run_id][0]
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        if entry is None:
+            return None
+        try:
+            state = RunState.read(entry.value)
+        except WireError as error:
+            log.warning("%s; it is left alone", error, extra={"run": run_id})
+            return None
+        self._keep(run_id, state, entry.revision)
+        return state
+
+    async def save(self, state: RunState) -> None:
+        """Write a run, if nobody else has written it since it was loaded.
+
+        Raises:
+            EngineError: somebody else has: another engine serves this server.
+            TooLarge: it does not fit the server's ``max_payload``.
+            NotStored: not acknowledged in time; it may be stored.
+        """
+        run_id = state.run.run_id
+        expect = self._known[run_id][1] if run_id in self._known else 0
+        body = state.to_bytes()
+        try:
+            revision = await self._broker.kv_put(
+                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=_soon()
+            )
+        except Conflict as conflict:
+            revision = await self._revision_of_our_own(run_id, body, conflict)
+        self._keep(run_id, state, revision)
+
+    def forget(self, run_id: str) -> None:
+        """Drop a run from memory, to be loaded again."""
+        self._known.pop(run_id, None)
+
+    async def _revision_of_our_own(self, run_id: str, body: bytes, conflict: Conflict) -> int:
+        """Tell our own write, sent twice around a lost connection, from somebody else's."""
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        if entry is None or entry.value != body:
+            raise EngineError(
+                f"run {run_id} was written by somebody else: is another engine running on this "
+                "server? Stop one of them"
+            ) from conflict
+        return entry.revision
+
+    def _keep(self, run_id: str, state: RunState, revision: int) -> None:
+        # One that has ended stays until the lane forgets it, when its effects are sent.
+        self._known[run_id] = (state, revision)
+
+
+def _soon() -> float:
+    return trio.current_time() + PATIENCE

@@ -1,0 +1,209 @@
+"""What events of steps do to a run (contract 6.3, 6.4, 6.6). Pure.
+
+The DagNats engine believes late and stale events (contract H19); here an event counts only for a
+step that is still going, and a failure only for the attempt that was dispatched last.
+"""
+
+from pydantic import BaseModel, ConfigDict
+from pydantic_core import from_json
+
+from trio_dagnats.local.engine.draft import Draft
+from trio_dagnats.local.engine.inputs import split_instance
+from trio_dagnats.local.engine.ready import advance
+from trio_dagnats.local.engine.state import Action, Kind
+from trio_dagnats.wire.events import (
+    MAX_RETRY_AFTER_MS,
+    MIN_RETRY_AFTER_MS,
+    FailureType,
+    HistoryEvent,
+)
+from trio_dagnats.wire.retry import MAX_DELAY_NS
+from trio_dagnats.wire.run import ZERO_TIME, MapInstance, StepState, StepStatus
+from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
+
+MS = 1_000_000
+MAX_TIMEOUT_NS = 86_400 * 1_000_000_000
+GOING = frozenset({StepStatus.QUEUED, StepStatus.RUNNING})
+
+
+class _Failure(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    error: str
+    failure_type: FailureType = FailureType.RETRIABLE
+    retry_after_ms: int = 0
+
+
+def started(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.started``: the step runs, and its timeout begins."""
+    if not _is_going(draft, event.step_id):
+        return
+    step = draft.definition.step(event.step_id)
+    attempts = max(draft.steps[step.id].attempts, event.attempt_number or 1)
+    state = draft.change(step.id, status=StepStatus.RUNNING, attempts=attempts)
+    if step.timeout:
+        # The iteration is ours: with the DagNats engine's ids the timeout of an earlier iteration
+        # ends a later one (contract H13).
+        loop = (f"i{state.iterations}",) if state.iterations else ()
+        timer = draft.id(step.id, Action.STEP_TIMEOUT.value, attempts, *loop)
+        timeout = min(step.timeout, MAX_TIMEOUT_NS)
+        draft.start_timer(timer, Action.STEP_TIMEOUT, timeout, step.id, attempts)
+
+
+def completed(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.completed``: keep the output and go on."""
+    instance = split_instance(event.step_id)
+    if instance is not None:
+        _instance_completed(draft, *instance, event.payload)
+    elif _is_going(draft, event.step_id):
+        draft.complete(event.step_id, event.payload)
+        advance(draft)
+
+
+def failed(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.failed``: retry as the policy says, or fail the run."""
+    failure = read_failure(event.payload)
+    instance = split_instance(event.step_id)
+    if instance is not None:
+        _instance_failed(draft, *instance, failure)
+        return
+    if not _is_going(draft, event.step_id) or _is_stale(draft, event):
+        return
+    step = draft.definition.step(event.step_id)
+    draft.drop_timers(step.id)
+    state = draft.change(step.id, status=StepStatus.RUNNING, error=failure.error)
+    if not _retry(draft, step, failure, max(state.attempts, 1)):
+        _fail(draft, step.id, failure.error)
+
+
+def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
+    """Take ``step.continue``: the next iteration, within the loop's bounds."""
+    if not _is_going(draft, event.step_id) or _is_old_continue(draft, event, msg_id):
+        return
+    step = draft.definition.step(event.step_id)
+    state = draft.steps[step.id]
+    begun = rfc3339(draft.now_ns) if state.loop_started_at == ZERO_TIME else state.loop_started_at
+    state = draft.change(step.id, iterations=state.iterations + 1, loop_started_at=begun)
+    draft.drop_timers(step.id)
+    problem = _loop_problem(draft, step, state)
+    if problem:
+        draft.fail_step(step.id, problem)
+        return
+    draft.change(step.id, status=StepStatus.QUEUED)
+    if step.loop.loop_delay:
+        timer = draft.id(step.id, Action.LOOP_DELAY.value, state.iterations)
+        draft.start_timer(timer, Action.LOOP_DELAY, step.loop.loop_delay, step.id)
+    else:
+        draft.dispatch(step, draft.id(step.id, "continue", state.iterations))
+
+
+def slept(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.sleep.completed``: the sleep is over."""
+    if _is_going(draft, event.step_id):
+        draft.complete(event.step_id, b"")
+        advance(draft)
+
+
+def read_failure(payload: bytes) -> _Failure:
+    """Read a failure; a bare string, or anything unreadable, is a retriable one."""
+    try:
+        found = _Failure.model_validate_json(payload)
+    except ValueError:
+        text = payload.decode(errors="replace").strip('"')
+        return _Failure(error=text or UNKNOWN_ERROR)
+    return found if found.error else _Failure(error=payload.decode(errors="replace"))
+
+
+def _is_going(draft: Draft, step_id: str) -> bool:
+    state = draft.steps.get(step_id)
+    return state is not None and state.status in GOING
+
+
+def _is_stale(draft: Draft, event: HistoryEvent) -> bool:
+    """Say whether a failure is not of the attempt that is going on now."""
+    if draft.waits_for_retry(event.step_id):
+        return True
+    number = event.attempt_number or 0
+    if number and not event.worker_id:  # our own: a timeout, which says the attempt as we count it
+        return number < draft.steps[event.step_id].attempts
+    return number < draft.dispatched.get(event.step_id, 0)
+
+
+def _retry(draft: Draft, step: StepDef, failure: _Failure, attempt: int) -> bool:
+    policy = draft.definition.retry_of(step)
+    final = failure.failure_type is FailureType.NON_RETRIABLE
+    if final or policy is None or attempt > policy.max_attempts:
+        return False
+    if failure.failure_type is FailureType.RETRY_AFTER:
+        action = Action.RETRY_AFTER
+        wanted = failure.retry_after_ms or MIN_RETRY_AFTER_MS
+        delay_ns = min(max(wanted, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS) * MS
+    else:
+        action, delay_ns = Action.RETRY_BACKOFF, min(policy.delay_ns(attempt), MAX_DELAY_NS)
+    timer = draft.id(step.id, action.value, attempt)
+    draft.start_timer(timer, action, delay_ns, step.id, attempt)
+    return True
+
+
+def _fail(draft: Draft, step_id: str, error: str) -> None:
+    draft.fail_step(step_id, error)
+    attempts = draft.steps[step_id].attempts
+    letter = f"dlq:{draft.run.run_id}:{step_id}:{attempts}"
+    draft.emit(Kind.DEAD_LETTER, letter, step_id=step_id, number=attempts)
+
+
+def _is_old_continue(draft: Draft, event: HistoryEvent, msg_id: str) -> bool:
+    """Say whether this iteration has continued already: a second one forks the loop (H14)."""
+    head = f"{event.run_id}.{event.step_id}.continue."
+    iteration = msg_id.removeprefix(head).partition(".")[0]
+    if not msg_id.startswith(head) or not iteration.isdigit():
+        return False
+    return int(iteration) < draft.steps[event.step_id].iterations
+
+
+def _loop_problem(draft: Draft, step: StepDef, state: StepState) -> str:
+    if state.iterations >= step.loop.max_iterations:
+        return f"agent loop exceeded max iterations ({step.loop.max_iterations})"
+    most = step.loop.max_duration
+    if most and draft.now_ns - parse_rfc3339(state.loop_started_at) > most:
+        return f"agent loop exceeded max duration ({most / 1e9:g}s)"
+    return ""
+
+
+def _instance(draft: Draft, step_id: str, index: int) -> MapInstance | None:
+    """Return an instance that is still going."""
+    if not _is_going(draft, step_id):
+        return None
+    instances = draft.steps[step_id].map_instances
+    going = index < len(instances) and instances[index].status is StepStatus.QUEUED
+    return instances[index] if going else None
+
+
+def _change_instance(draft: Draft, step_id: str, index: int, **changes: object) -> StepState:
+    instances = list(draft.steps[step_id].map_instances)
+    instances[index] = instances[index].model_copy(update=changes)
+    return draft.change(step_id, map_instances=tuple(instances))
+
+
+def _instance_completed(draft: Draft, step_id: str, index: int, payload: bytes) -> None:
+    if _instance(draft, step_id, index) is None:
+        return
+    state = _change_instance(
+        draft, step_id, index, status=StepStatus.COMPLETED, output=_value(payload)
+    )
+    if all(i.status is StepStatus.COMPLETED for i in state.map_instances):
+        draft.complete(step_id, compact([i.output for i in state.map_instances]))
+        advance(draft)
+
+
+def _instance_failed(draft: Draft, step_id: str, index: int, failure: _Failure) -> None:
+    """Fail the map: an instance is never retried (contract 10.3)."""
+    if _instance(draft, step_id, index) is None:
+        return
+    _change_instance(draft, step_id, index, status=StepStatus.FAILED, error=failure.error)
+    _fail(draft, step_id, f"map instance {index} failed: {failure.error}")
+
+
+def _value(payload: bytes) -> object:
+    return from_json(payload) if payload else None
