@@ -16,6 +16,7 @@ Layers; imports point down only, and a test checks it on the real imports::
 importing this package changes nothing in the process.
 """
 
+from trio_dagnats.client import Client, Retry, Run, Workflow
 from trio_dagnats.errors import (
     DagnatsError,
     Fatal,
@@ -35,17 +36,21 @@ from trio_dagnats.worker.worker import Worker
 
 __all__ = [
     "CancelReason",
+    "Client",
     "ConnectOptions",
     "Continue",
     "DagnatsError",
     "Fatal",
     "LedgerLine",
     "RateLimited",
+    "Retry",
     "Retryable",
+    "Run",
     "TaskContext",
     "Telemetry",
     "Worker",
     "WorkerRegistration",
+    "Workflow",
     "is_fatal",
     "is_retryable",
 ]

@@ -16,10 +16,10 @@ from pydantic_core import PydanticSerializationError
 
 from trio_dagnats.attempt.outcome import Completed, Continued, Outcome
 from trio_dagnats.errors import Fatal, UsageError
+from trio_dagnats.wire.data import to_output
 from trio_dagnats.worker import signatures
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.context import TaskContext
-from trio_dagnats.worker.data import to_output
 from trio_dagnats.worker.loopstate import LoopState, read_state, write_state
 from trio_dagnats.worker.waits import ensure_note
 

@@ -7,11 +7,11 @@ import trio
 
 from trio_dagnats.attempt.outcome import Completed, Continued, Failed, describe, failure
 from trio_dagnats.errors import Fatal, RateLimited
+from trio_dagnats.wire.data import to_bytes, to_output
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import check_run_id, check_signal_name, stream_subject
 from trio_dagnats.worker import waits
 from trio_dagnats.worker.attempt import Attempt
-from trio_dagnats.worker.data import to_bytes, to_output
 from trio_dagnats.worker.drive import declare
 from trio_dagnats.worker.reasons import CancelReason
 

@@ -1,4 +1,4 @@
-"""What handlers hand over: bytes as they are, everything else as JSON."""
+"""What users hand over: bytes as they are, everything else as JSON."""
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.wire.text import compact, is_json

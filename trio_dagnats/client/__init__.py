@@ -1,0 +1,27 @@
+"""Talking to an engine over NATS: register, start, wait, signal, cancel, list.
+
+May import ``wire``, ``transport`` and ``errors``. Called by the user, the command line and tests.
+"""
+
+from trio_dagnats.client.builder import Retry, StepOptions, Workflow
+from trio_dagnats.client.client import Client
+from trio_dagnats.client.run import Run
+from trio_dagnats.wire.events import HistoryEvent
+from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
+from trio_dagnats.wire.steps import SkipIf
+from trio_dagnats.wire.workflow import WorkflowDef
+
+__all__ = [
+    "Client",
+    "HistoryEvent",
+    "Retry",
+    "Run",
+    "RunStatus",
+    "SkipIf",
+    "StepOptions",
+    "StepState",
+    "StepStatus",
+    "Workflow",
+    "WorkflowDef",
+    "WorkflowRun",
+]

@@ -1,0 +1,36 @@
+"""Requests to the engine's API, and what its answers mean (contract 9.1)."""
+
+import json
+
+from trio_dagnats.errors import EngineError, Missing, NotStored
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.text import compact
+
+PATIENCE = 10.0
+
+
+async def ask(broker: Broker, subject: str, request: object) -> dict[str, object]:
+    """Ask the engine and return its answer.
+
+    Raises:
+        EngineError: no engine serves this server, it did not answer within 10 seconds, or it
+            refused; the text is the engine's own.
+    """
+    try:
+        reply = await broker.request(subject, compact(request), timeout=PATIENCE)
+    except Missing as missing:
+        raise EngineError(
+            f"no engine answers {subject} on this server: start `dagnats serve`, or "
+            "trio_dagnats.local.LocalEngine for development"
+        ) from missing
+    except NotStored as silence:
+        raise EngineError(f"the engine did not answer {subject} within {PATIENCE:g} s") from silence
+    try:
+        found = json.loads(reply.body)
+    except ValueError as error:
+        raise EngineError(f"the engine answered {subject} with {reply.body[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise EngineError(f"the engine answered {subject} with {found!r}")
+    if "error" in found:
+        raise EngineError(f"the engine refused {subject}: {found['error']}")
+    return found

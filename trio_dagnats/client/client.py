@@ -1,0 +1,189 @@
+"""The client: ``async with Client(url) as client``."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self, final
+
+import trio
+
+from trio_dagnats.client.api import ask
+from trio_dagnats.client.builder import Workflow
+from trio_dagnats.client.keys import with_key
+from trio_dagnats.client.run import Run
+from trio_dagnats.errors import EngineError, Missing, UsageError
+from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, BUCKET_WORKERS, check_run_id, run_key
+from trio_dagnats.wire.registration import WorkerRegistration, is_live
+from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.workflow import WorkflowDef
+
+PATIENCE = 10.0
+
+
+@final
+class Client:
+    """Talks to whatever engine serves a NATS server: ``async with Client(url) as client``.
+
+    Usable by any number of tasks at once, inside its block. Cancelling a call leaves the
+    connection as it is; a request that was sent may be carried out all the same.
+
+    Args:
+        nats: a URL, several, a connected nats-py client, or a broker.
+        options: how to connect, for URLs.
+
+    Raises:
+        ConnectError: on entering: no usable server in time.
+    """
+
+    def __init__(self, nats: NatsSource, options: ConnectOptions | None = None) -> None:
+        self._nats = nats
+        self._options = options
+        self._block: AbstractAsyncContextManager[Broker] | None = None
+        self._open: Broker | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect."""
+        if self._block is not None:
+            raise UsageError("this client is open already; make another one")
+        block = open_broker(self._nats, self._options)
+        self._open = await block.__aenter__()
+        self._block = block
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Disconnect; a connection that was given stays open."""
+        assert self._block is not None
+        block, self._block, self._open = self._block, None, None
+        await block.__aexit__(kind, error, trace)
+
+    async def register(
+        self, workflow: Workflow | WorkflowDef | Mapping[str, object]
+    ) -> WorkflowDef:
+        """Register a workflow under its name, in place of an earlier one; return it.
+
+        It is checked as a whole before it is sent: what is wrong with it can end the process of
+        the DagNats engine (contract H7).
+
+        Raises:
+            UsageError: it is no workflow; the text names the place and the mistake.
+            EngineError: the engine refused it, or there is none.
+        """
+        definition = _definition(workflow)
+        await ask(self._broker, "api.workflows.register", definition.to_wire())
+        return definition
+
+    async def start(
+        self,
+        workflow_name: str,
+        input: object = None,  # noqa: A002 - the word of the docs
+        *,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Start a run of a registered workflow.
+
+        Args:
+            workflow_name: the name that it is registered under.
+            input: anything that pydantic can write as JSON; None for none.
+            idempotency_key: put into the input where the workflow's ``idempotency_key`` path says;
+                a second start with the same key within 24 hours gives the first run.
+
+        Raises:
+            UsageError: the input cannot be written, or the workflow has no key path.
+            EngineError: the engine refused, or there is none.
+        """
+        if not workflow_name:
+            raise UsageError("workflow_name must not be empty")
+        if idempotency_key is not None:
+            definition = await self._find(workflow_name)
+            input = with_key(definition, input, idempotency_key)  # noqa: A001
+        request: dict[str, object] = {"workflow": workflow_name}
+        if input is not None:
+            request["input"] = input
+        reply = await ask(self._broker, "api.runs.start", request)
+        return self.run(str(reply["run_id"]))
+
+    def run(self, run_id: str) -> Run:
+        """Return a handle of a known run; nothing is asked of the server.
+
+        Raises:
+            UsageError: it cannot be a run id.
+        """
+        return Run(self._broker, check_run_id(run_id))
+
+    async def runs(
+        self, workflow_name: str | None = None, status: RunStatus | None = None
+    ) -> list[WorkflowRun]:
+        """List the stored runs, oldest first; all of them, or a workflow's, or of one status.
+
+        Reads every stored run.
+
+        Raises:
+            Missing: no engine has set this server up.
+            NotStored: the server did not answer in time.
+        """
+        entries = await self._broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=_soon())
+        found = [WorkflowRun.read(entry.value) for entry in entries]
+        return sorted(
+            (
+                run
+                for run in found
+                if workflow_name in {None, run.workflow_id} and status in {None, run.status}
+            ),
+            key=lambda run: run.created_at,
+        )
+
+    async def workflows(self) -> list[WorkflowDef]:
+        """List the registered workflows by name.
+
+        Raises:
+            Missing: no engine has set this server up.
+            NotStored: the server did not answer in time.
+        """
+        entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=_soon())
+        return [WorkflowDef.read(entry.value) for entry in entries]
+
+    async def workers(self) -> list[WorkerRegistration]:
+        """List the workers that are alive: seen within 60 seconds by the server's clock.
+
+        Raises:
+            NotStored: the server did not answer in time.
+        """
+        try:
+            entries = await self._broker.kv_entries(BUCKET_WORKERS, deadline=_soon())
+        except Missing:
+            return []
+        now_ns = self._broker.time_ns()
+        return [
+            WorkerRegistration.from_bytes(entry.value)
+            for entry in entries
+            if is_live(entry.time_ns, now_ns)
+        ]
+
+    @property
+    def _broker(self) -> Broker:
+        if self._open is None:
+            raise UsageError("this client is not open; use it inside `async with Client(...)`")
+        return self._open
+
+    async def _find(self, name: str) -> WorkflowDef:
+        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=_soon())
+        if entry is None:
+            raise EngineError(f"workflow {name!r} is not registered")
+        return WorkflowDef.read(entry.value)
+
+
+def _definition(workflow: Workflow | WorkflowDef | Mapping[str, object]) -> WorkflowDef:
+    if isinstance(workflow, WorkflowDef):
+        return workflow
+    return workflow.build() if isinstance(workflow, Workflow) else WorkflowDef.read(workflow)
+
+
+def _soon() -> float:
+    return trio.current_time() + PATIENCE

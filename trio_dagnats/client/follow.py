@@ -1,0 +1,134 @@
+"""Following a run: woken by its history, with a slow poll as a net.
+
+Neither alone is enough: a run that the engine cancels by its deadline publishes nothing (contract
+H27), and a poll alone is late.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Self, final
+
+import trio
+
+from trio_dagnats.errors import EngineError
+from trio_dagnats.transport.port import Broker, Message, Record
+from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
+from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
+from trio_dagnats.wire.run import WorkflowRun
+
+POLL = 1.0
+FIRST_LOOK = 0.005
+"""Seconds between an event and the first look at the snapshot; grows up to ``POLL``."""
+APPEARS_WITHIN = 10.0
+PATIENCE = 10.0
+ENDS = frozenset(
+    {EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED, EventType.WORKFLOW_CANCELLED}
+)
+
+Snapshot = Callable[[], Awaitable[WorkflowRun | None]]
+
+
+async def wait_for_end(broker: Broker, run_id: str, snapshot: Snapshot) -> WorkflowRun:
+    """Wait until a run's snapshot is terminal, and return it."""
+    woken = trio.lowlevel.ParkingLot()
+    ended = False
+
+    def hear(message: Message | None) -> None:
+        nonlocal ended
+        if message is None or _ends(message.body):
+            ended = True
+            woken.unpark_all()
+
+    appears_by = trio.current_time() + APPEARS_WITHIN
+    pause = POLL
+    async with broker.listen(history_subject(run_id), hear):
+        while True:
+            found = await snapshot()
+            if found is not None and found.status.is_terminal:
+                return found
+            if found is None and trio.current_time() > appears_by:
+                raise EngineError(
+                    f"run {run_id} is not stored: there is no such run, or no engine is running"
+                )
+            # The event can be earlier than the snapshot that it announces.
+            pause = FIRST_LOOK if ended else min(pause * 2, POLL)
+            ended = False
+            with trio.move_on_after(pause):
+                await woken.park()
+
+
+@final
+class Events:
+    """An iterator over the events of a run; holds nothing between two of them."""
+
+    def __init__(self, broker: Broker, run_id: str, snapshot: Snapshot) -> None:
+        self._broker = broker
+        self._run_id = run_id
+        self._snapshot = snapshot
+        self._seen = 0
+        self._found: deque[HistoryEvent] = deque()
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> HistoryEvent:
+        """Return the next event, waiting for it.
+
+        Raises:
+            StopAsyncIteration: the run has ended.
+            BrokerError: the server did not answer in time.
+        """
+        if not self._found and not self._over:
+            await self._wait()
+        if not self._found:
+            raise StopAsyncIteration
+        event = self._found.popleft()
+        self._over = self._over or event.type in ENDS
+        return event
+
+    async def _wait(self) -> None:
+        heard = 0
+        woken = trio.lowlevel.ParkingLot()
+
+        def hear(_message: Message | None) -> None:
+            nonlocal heard
+            heard += 1
+            woken.unpark_all()
+
+        async with self._broker.listen(history_subject(self._run_id), hear):
+            while True:
+                before = heard
+                if await self._read():
+                    return
+                if heard != before:
+                    continue  # something came while we read
+                with trio.move_on_after(POLL) as scope:
+                    await woken.park()
+                if scope.cancelled_caught and await self._ended_silently():
+                    self._over = not await self._read()
+                    return
+
+    async def _read(self) -> bool:
+        records = await self._broker.records(
+            WORKFLOW_HISTORY,
+            history_subject(self._run_id),
+            after=self._seen,
+            deadline=trio.current_time() + PATIENCE,
+        )
+        self._found.extend(map(_parse, records))
+        if records:
+            self._seen = records[-1].sequence
+        return bool(records)
+
+    async def _ended_silently(self) -> bool:
+        found = await self._snapshot()
+        return found is not None and found.status.is_terminal
+
+
+def _parse(record: Record) -> HistoryEvent:
+    return parse_event(record.body)
+
+
+def _ends(body: bytes) -> bool:
+    return any(kind.value.encode() in body for kind in ENDS)

@@ -1,0 +1,143 @@
+"""The handle of one run: how it stands, its end, its events; signal and cancel it."""
+
+from collections.abc import AsyncIterator
+from typing import final
+
+import trio
+
+from trio_dagnats.client.follow import Events, wait_for_end
+from trio_dagnats.errors import EngineError, RunFailed
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire import events
+from trio_dagnats.wire.data import to_bytes
+from trio_dagnats.wire.events import HistoryEvent
+from trio_dagnats.wire.names import (
+    BUCKET_DEFS,
+    BUCKET_RUNS,
+    BUCKET_SIGNALS,
+    check_signal_name,
+    run_key,
+    signal_key,
+)
+from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.workflow import WorkflowDef
+
+PATIENCE = 10.0
+
+
+@final
+class Run:
+    """A run, known by its id; valid inside its client's block. Made by ``client.start``.
+
+    Attributes:
+        id: the run id.
+    """
+
+    def __init__(self, broker: Broker, run_id: str) -> None:
+        self._broker = broker
+        self.id = run_id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    async def snapshot(self) -> WorkflowRun | None:
+        """Return the run as it stands now; None if the engine has not stored it (yet).
+
+        Raises:
+            BrokerError: the server did not answer in time, or no engine has set it up.
+        """
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(self.id), deadline=_soon())
+        return None if entry is None else WorkflowRun.read(entry.value)
+
+    async def status(self) -> RunStatus:
+        """Return the run's status; ``pending`` while the engine has not stored it.
+
+        Raises:
+            BrokerError: the server did not answer in time, or no engine has set it up.
+        """
+        found = await self.snapshot()
+        return RunStatus.PENDING if found is None else found.status
+
+    async def wait(self, timeout: float | None = None) -> WorkflowRun:
+        """Wait until the run has ended, however it ends; return its last snapshot.
+
+        Args:
+            timeout: seconds; None to wait for as long as it takes.
+
+        Raises:
+            trio.TooSlowError: the timeout is over; the run goes on.
+            EngineError: the engine has not stored the run within 10 seconds: there is no such
+                run, or no engine is running.
+        """
+        with trio.fail_after(float("inf") if timeout is None else timeout):
+            return await wait_for_end(self._broker, self.id, self.snapshot)
+
+    async def output(self, timeout: float | None = None) -> object:
+        """Wait for the end, and return what the last steps gave.
+
+        One step that nobody depends on: its output. Several: an object of them by step id.
+
+        Args:
+            timeout: seconds; None to wait for as long as it takes.
+
+        Raises:
+            RunFailed: the run ended otherwise than ``completed``; the text names step and error.
+            trio.TooSlowError, EngineError: as :meth:`wait`.
+        """
+        ended = await self.wait(timeout)
+        if ended.status is not RunStatus.COMPLETED:
+            step_id, error = ended.failed_step()
+            why = f": step {step_id!r}: {error}" if step_id else ""
+            raise RunFailed(f"run {self.id} of {ended.workflow_id!r} {ended.status.value}{why}")
+        return ended.output(await self._definition(ended.workflow_id))
+
+    async def signal(self, name: str, data: object = None) -> None:
+        """Give the run a signal: the value that ``ctx.wait_for_signal(name)`` returns.
+
+        A signal is a register, not a queue: a second one replaces a first that nobody took.
+
+        Args:
+            name: letters, digits, ``-``, ``_``, ``=``, ``/``.
+            data: bytes as they are, everything else as JSON.
+
+        Raises:
+            UsageError: the name is not legal, or the data cannot be written.
+            Missing: this engine has no bucket for signals (contract 1.1).
+            NotStored: not acknowledged in time.
+        """
+        key = signal_key(self.id, check_signal_name(name))
+        await self._broker.kv_put(BUCKET_SIGNALS, key, to_bytes(data), deadline=_soon())
+
+    async def cancel(self) -> None:
+        """Cancel the run: its handlers are stopped. One that has ended stays as it is.
+
+        Returns when the request is stored; :meth:`wait` tells when the run has ended.
+
+        Raises:
+            EngineError: the run is pending, which the engine does not cancel (contract 6.7).
+            NotStored: not acknowledged in time.
+        """
+        found = await self.snapshot()
+        if found is not None and found.status.is_terminal:
+            return
+        if found is not None and found.status is RunStatus.PENDING:
+            raise EngineError(f"run {self.id} is pending; the engine cancels only running ones")
+        event = events.cancelled(self.id, self._broker.time_ns())
+        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=_soon())
+
+    def events(self) -> AsyncIterator[HistoryEvent]:
+        """Return an iterator over the run's events, from its start to its end, as they come.
+
+        Leaving the loop early needs no clean-up.
+        """
+        return Events(self._broker, self.id, self.snapshot)
+
+    async def _definition(self, name: str) -> WorkflowDef:
+        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=_soon())
+        if entry is None:
+            raise EngineError(f"workflow {name!r} is not registered any more; read wait() instead")
+        return WorkflowDef.read(entry.value)
+
+
+def _soon() -> float:
+    return trio.current_time() + PATIENCE
