@@ -1,5 +1,6 @@
 """Servers for the whole suite, and one broker of each kind for the contract."""
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -67,3 +68,12 @@ async def bench(
 def sink() -> Sink:
     """A sink for an intake."""
     return Sink()
+
+
+@pytest.fixture(scope="session")
+def live_url() -> str:
+    """The URL of a running DagNats engine; tests that need one are skipped without it."""
+    url = os.environ.get("TRIO_DAGNATS_LIVE_URL", "")
+    if not url:
+        pytest.skip("TRIO_DAGNATS_LIVE_URL names no DagNats engine")
+    return url

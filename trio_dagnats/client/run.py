@@ -1,13 +1,14 @@
 """The handle of one run: how it stands, its end, its events; signal and cancel it."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import final
 
 import trio
 
 from trio_dagnats.client.follow import Events, wait_for_end
 from trio_dagnats.errors import EngineError, RunFailed
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
 from trio_dagnats.wire.data import to_bytes
 from trio_dagnats.wire.events import HistoryEvent
@@ -16,13 +17,16 @@ from trio_dagnats.wire.names import (
     BUCKET_RUNS,
     BUCKET_SIGNALS,
     check_signal_name,
+    check_step_id,
     run_key,
     signal_key,
+    stream_subject,
 )
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.workflow import WorkflowDef
 
 PATIENCE = 10.0
+STREAM_BUFFER = 1000
 
 
 @final
@@ -131,6 +135,27 @@ class Run:
         Leaving the loop early needs no clean-up.
         """
         return Events(self._broker, self.id, self.snapshot)
+
+    @asynccontextmanager
+    async def stream(self, step_id: str) -> AsyncIterator[trio.MemoryReceiveChannel[bytes]]:
+        """Listen to what a step's handler sends with ``ctx.put_stream``, for a block.
+
+        Chunks that are sent before the block is entered, or while 1000 of them wait unread, are
+        lost: streaming is for eyes, outputs and checkpoints are for results.
+
+        Raises:
+            UsageError: no step can have that id.
+        """
+        send, receive = trio.open_memory_channel[bytes](STREAM_BUFFER)
+
+        def hear(message: Message | None) -> None:
+            if message is not None:
+                with suppress(trio.WouldBlock):
+                    send.send_nowait(message.body)
+
+        async with self._broker.listen(stream_subject(self.id, check_step_id(step_id)), hear):
+            with send, receive:
+                yield receive
 
     async def _definition(self, name: str) -> WorkflowDef:
         entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=_soon())

@@ -137,6 +137,15 @@ def check_run_id(run_id: str) -> str:
     return _check("run id", run_id, _KEY_TOKEN, "give the id that the start of the run returned")
 
 
+def check_step_id(step_id: str) -> str:
+    """Return the id of a step or of a map's instance.
+
+    Raises:
+        UsageError: it cannot be part of a subject and a key.
+    """
+    return _check("step id", step_id, _KEY, "give the id that the workflow calls the step by")
+
+
 def check_served(pairs: Sequence[tuple[str, str]]) -> None:
     """Check that (task type, group) pairs can be served side by side.
 

@@ -2,8 +2,10 @@
 
 ``free + promised + running == capacity`` at any moment (design 8.8). A promise is a credit of an
 open pull: nothing is asked for that could not run at once (contract H2). An attempt that waits as
-a whole (pause, signal) gives its slot up and is only counted; when it resumes it goes before new
-promises. No I/O here; the two waits are plain trio parking.
+a whole (pause, signal) gives its slot up and is only counted. When it resumes it takes a free slot,
+or one that is merely promised, for an open pull can last half a minute: then ``free`` is negative,
+and as many of the next arrivals are handed back at once. No I/O here; the two waits are plain trio
+parking.
 """
 
 from collections import deque
@@ -18,6 +20,9 @@ _Place = tuple[trio.lowlevel.Task, "Share"]
 MAX_OPEN_PULLS = 2
 """Rule D6: a second pull asks for what came free while the first one was under way; a third one
 would only make the server's list of waiting pulls longer."""
+
+IDLE_PART = 4
+"""All idle consumers together promise at most this part (a quarter) of the slots."""
 
 
 @final
@@ -66,7 +71,7 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """Slots that are neither promised nor running."""
+        """Slots that are neither promised nor running; negative while promises are overdrawn."""
         return self.capacity - self.promised - self.running
 
     def share(self, limit: int | None) -> Share:
@@ -92,6 +97,7 @@ class Slots:
         A message without a promise (a pull that was given up as dead answered after all) takes
         a free slot if there is one.
         """
+        overdrawn = self.free < 0 or share.room < 0
         if share.promised:
             share.promised -= 1
             self.promised -= 1
@@ -99,9 +105,13 @@ class Slots:
                 share.open_pulls = 0
         elif self.free <= 0 or share.room <= 0:
             return False
+        if overdrawn:
+            return False
         share.running += 1
         share.recent += 1
         self.running += 1
+        if not share.open_pulls:
+            self._wake()
         return True
 
     def returned(self, share: Share, credits_: int) -> None:
@@ -124,12 +134,12 @@ class Slots:
         self.ended(share)
 
     async def resume(self, share: Share) -> None:
-        """Take a slot again, before any new pull.
+        """Take a slot again, before any new pull; waits only while all of them run.
 
         Cancellation: the attempt is running again all the same (it has to clean up), which may
         exceed the capacity for that moment.
         """
-        if self.free > 0 and share.room > 0:
+        if self._may_restart(share):
             self._restart(share)
             return
         try:
@@ -137,6 +147,9 @@ class Slots:
         except trio.Cancelled:
             self._restart(share)
             raise
+
+    def _may_restart(self, share: Share) -> bool:
+        return self.running < self.capacity and share.running < share.limit
 
     def _restart(self, share: Share) -> None:
         self.waiting -= 1
@@ -155,7 +168,8 @@ class Slots:
         batch = min(self.free, share.room)
         if len(self.shares) > 1:
             fair = self.free // (1 + len(self._pullers))
-            batch = max(1, min(batch, 2 * share.recent, fair))
+            idle = self.capacity // (IDLE_PART * len(self.shares))
+            batch = max(1, min(batch, max(idle, 2 * share.recent), fair))
         share.promised += batch
         share.open_pulls += 1
         share.recent = 0
@@ -177,9 +191,7 @@ class Slots:
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""
         for place in list(self._resuming):
-            if self.free <= 0:
-                return
-            if place[1].room > 0:
+            if self._may_restart(place[1]):
                 self._resuming.remove(place)
                 self._restart(place[1])
                 trio.lowlevel.reschedule(place[0])
