@@ -59,7 +59,11 @@ class NotATask(WireError):  # noqa: N818 - named for what the message is
 
 
 _SCAN: Callable[[str, int], tuple[object, int]] = JSONDecoder().scan_once  # type: ignore[attr-defined]  # set by its constructor, not declared
-_SPACE = re.compile(r"[ \t\n\r]*").match
+_SPACE = r"[ \t\n\r]*"
+_OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
+_KEY = re.compile(rf'{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}').match
+_COLON = re.compile(rf"{_SPACE}:{_SPACE}").match
+_NEXT = re.compile(rf"{_SPACE}([,}}])").match
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
 _ID = re.compile(r"[^\s*>\x00-\x1f\x7f]+")
@@ -111,43 +115,49 @@ def _read(body: bytes) -> tuple[dict[str, object], str]:
 
 def _read_fields(text: str, fields: dict[str, object]) -> int:
     """Read the object key by key, so that ``input`` stays as it was sent; return where it ends."""
-    at = _after_space(text, 0)
-    if text[at : at + 1] != "{":
+    opened = _OPEN(text)
+    if opened is None:
         raise ValueError(f"expected an object, found {text[:40]!r}")
-    at = _after_space(text, at + 1)
-    while text[at] != "}":
-        key, at = _SCAN(text, at)
-        at = _after_space(text, at)
-        if text[at] != ":" or not isinstance(key, str):
-            raise ValueError(f"expected a key and a colon at character {at}")
-        start = _after_space(text, at + 1)
+    at = opened.end()
+    if opened[1]:
+        return at
+    while True:
+        named = _KEY(text, at)
+        key, start = (named[1], named.end()) if named else _escaped_key(text, at)
         value, at = _SCAN(text, start)
         fields[key] = text[start:at].encode() if key == "input" else value
-        at = _after_space(text, at)
-        if text[at] == ",":
-            at = _after_space(text, at + 1)
-        elif text[at] != "}":
+        after = _NEXT(text, at)
+        if after is None:
+            if not text[at:].strip():
+                raise IndexError
             raise ValueError(f"expected a comma at character {at}")
-    return at + 1
+        at = after.end()
+        if after[1] == "}":
+            return at
 
 
-def _after_space(text: str, at: int) -> int:
-    if text[at : at + 1] not in " \t\n\r":  # the usual case: Go writes no spaces
-        return at
-    found = _SPACE(text, at)
-    return found.end() if found else at
+def _escaped_key(text: str, at: int) -> tuple[str, int]:
+    """Read a key that holds escapes, or find out that it is none."""
+    if not text[at:].strip():
+        raise IndexError
+    key, end = _SCAN(text, at + len(text[at:]) - len(text[at:].lstrip()))
+    colon = _COLON(text, end)
+    if not isinstance(key, str) or colon is None:
+        raise ValueError(f"expected a key and a colon at character {at}")
+    return key, colon.end()
 
 
 def _problem(fields: dict[str, object], run_id: str, step_id: str) -> str:
     if not run_id or not step_id:
         missing = " and ".join(n for n, v in (("run_id", run_id), ("step_id", step_id)) if not v)
         return f"no usable {missing}"
-    for name in _STRINGS & fields.keys():
-        if not isinstance(fields[name], str):
-            return f"{name} is not a string"
-    for name in _NUMBERS & fields.keys():
-        value = fields[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    for name, value in fields.items():
+        if name in _STRINGS:
+            if not isinstance(value, str):
+                return f"{name} is not a string"
+        elif name in _NUMBERS and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 0
+        ):
             return f"{name} is not a whole number >= 0"
     metadata = fields.get("metadata")
     if metadata is not None and not _is_string_map(metadata):

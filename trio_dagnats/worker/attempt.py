@@ -1,8 +1,8 @@
 """One attempt: the state that its parts share, and the ways to end it from outside.
 
 An attempt is one delivery of a task message being worked on. It has one cancel scope, whose
-deadline is the end of the lease; whoever ends the attempt gives a reason first. All attempts of
-a running worker share its :class:`Hub`.
+deadline is the end of the lease (set once the attempt is no longer young); whoever ends the attempt
+gives a reason first. All attempts of a running worker share its :class:`Hub`.
 """
 
 from dataclasses import dataclass, field

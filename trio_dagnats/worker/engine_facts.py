@@ -11,7 +11,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, WireError
+from trio_dagnats.errors import BrokerError, Missing, WireError
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.task import Task
@@ -41,6 +41,9 @@ class RunFacts:
     deadline_ns: int = 0
 
 
+ABSENT_FOR = 30.0
+"""Seconds for which a bucket that is not there is not asked for again."""
+
 NO_RUN = RunFacts()
 NO_STEP = StepFacts()
 
@@ -52,6 +55,7 @@ class EngineFacts:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._steps: OrderedDict[str, dict[str, StepFacts]] = OrderedDict()
+        self._absent: dict[str, float] = {}
 
     async def run(self, run_id: str) -> RunFacts:
         """Read a run's status and deadline; unknown when the server does not answer in time."""
@@ -74,8 +78,14 @@ class EngineFacts:
         return steps.get(task.step_id) or steps.get(instance) or NO_STEP
 
     async def _read(self, bucket: str, key: str) -> bytes | None:
+        now = trio.current_time()
+        if self._absent.get(bucket, now) > now:
+            return None
         try:
-            entry = await self._broker.kv_get(bucket, key, deadline=trio.current_time() + PATIENCE)
+            entry = await self._broker.kv_get(bucket, key, deadline=now + PATIENCE)
+        except Missing:
+            self._absent[bucket] = now + ABSENT_FOR
+            return None
         except BrokerError:  # contract 5, step 4: any error means "go on"
             return None
         return entry.value if entry else None

@@ -57,7 +57,7 @@ def new_attempt(
         delivery=delivery,
         ack_wait=ack_wait,
         lease_until=until,
-        scope=trio.CancelScope(deadline=until),
+        scope=trio.CancelScope(),  # its deadline is set when the attempt is no longer young
         task=NO_TASK,
         trace=from_headers(delivery.headers),
         note=Note(dispatch=delivery.stream_sequence),
@@ -110,6 +110,8 @@ async def _run_handler(attempt: Attempt) -> None:
     hub, task_type = attempt.hub, attempt.handler.task_type
     attempt.main_task = trio.lowlevel.current_task()
     attempt.started_at = trio.current_time()
+    hub.young.discard(attempt)  # what counts is how long the handler runs: it is born now
+    hub.young.add(attempt)
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
         with hub.telemetry.span(

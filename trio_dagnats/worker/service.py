@@ -214,6 +214,7 @@ def _start_attempt(
 
 def _grown(attempt: Attempt) -> None:
     """Begin the timed duties of an attempt that has outlived its first moments."""
+    attempt.scope.deadline = attempt.lease_until
     if attempt.task is NO_TASK or attempt.outcome is not None:
         return
     hub, born = attempt.hub, attempt.delivery.received_at

@@ -5,36 +5,45 @@ pending list (notes E: 1.4 us against 12).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
 VERSION = b"NATS/1.0"
-_ILLEGAL = ("\r", "\n")
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Frame:
-    """A message on its way out.
+    """A message on its way out. A plain class: one is made for every message.
 
-    Attributes:
+    Args:
         subject: where it goes.
         body: the bytes.
         reply: where the answer shall go, empty for none.
         headers: its headers.
         not_after: trio time after which it is dropped instead of sent.
+
+    Attributes:
         sent_at: trio time of its first write, 0 while it is queued.
     """
 
-    subject: str
-    body: bytes
-    reply: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    not_after: float = FOREVER
-    sent_at: float = 0.0
+    __slots__ = ("body", "headers", "not_after", "reply", "sent_at", "subject")
+
+    def __init__(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str = "",
+        headers: Mapping[str, str] = NO_HEADERS,
+        not_after: float = FOREVER,
+    ) -> None:
+        self.subject = subject
+        self.body = body
+        self.reply = reply
+        self.headers = headers
+        self.not_after = not_after
+        self.sent_at = 0.0
 
     @property
     def size(self) -> int:
@@ -74,29 +83,22 @@ def check_subject(subject: str) -> str:
 
 def encode(frame: Frame) -> bytes:
     """Write a PUB or HPUB."""
-    reply = f"{frame.reply} " if frame.reply else ""
+    reply = f" {frame.reply}" if frame.reply else ""
+    body = frame.body
     if not frame.headers:
-        return b"PUB %b %b%d\r\n%b\r\n" % (
-            frame.subject.encode(),
-            reply.encode(),
-            len(frame.body),
-            frame.body,
-        )
+        return b"%b%b\r\n" % (f"PUB {frame.subject}{reply} {len(body)}\r\n".encode(), body)
     head = encode_headers(frame.headers)
-    return b"HPUB %b %b%d %d\r\n%b%b\r\n" % (
-        frame.subject.encode(),
-        reply.encode(),
-        len(head),
-        len(head) + len(frame.body),
-        head,
-        frame.body,
-    )
+    size = len(head)
+    line = f"HPUB {frame.subject}{reply} {size} {size + len(body)}\r\n"
+    return b"%b%b%b\r\n" % (line.encode(), head, body)
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
     """Write headers; line breaks in a value become blanks, as nats-py has it."""
-    lines = "".join(f"{name}: {_one_line(value)}\r\n" for name, value in headers.items())
-    return b"NATS/1.0\r\n%b\r\n" % lines.encode()
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        lines = "".join([f"{name}: {_one_line(value)}\r\n" for name, value in headers.items()])
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
 def decode_headers(raw: bytes) -> tuple[str, str, dict[str, str]]:
@@ -127,6 +129,4 @@ def decode_ack(reply: str) -> AckInfo:
 
 
 def _one_line(value: str) -> str:
-    if any(c in value for c in _ILLEGAL):
-        return value.replace("\r", " ").replace("\n", " ")
-    return value
+    return value.replace("\r", " ").replace("\n", " ")

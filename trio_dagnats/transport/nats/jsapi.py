@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import NoReturn, cast, final
 
 import trio
@@ -72,7 +73,7 @@ class JsApi:
 
     async def ask(self, frame: Frame, deadline: float) -> Incoming:
         """Send a request that may be sent again, and return its answer, whatever it is."""
-        again = Frame(frame.subject, frame.body, headers=frame.headers, not_after=deadline)
+        again = partial(Frame, frame.subject, frame.body, "", frame.headers, deadline)
         answer, _ = await self._link.requests.ask(frame, deadline=deadline, again=again)
         return answer
 

@@ -5,7 +5,7 @@ looks at the table now and then for deadlines and silence; a reconnect sends aga
 had been sent before (rule D5).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from secrets import token_hex
 from typing import final
@@ -22,6 +22,8 @@ SWEEP = 0.1
 SILENCE = 5.0
 """Seconds without an answer after which a frame is sent again (nats.go's publish timeout)."""
 
+Again = Callable[[], Frame]
+
 
 @final
 class Pending:
@@ -30,21 +32,20 @@ class Pending:
     Args:
         task: who waits.
         frame: what was queued.
-        again: what to send after a reconnect or silence; None to give up then.
+        again: makes what to send after a reconnect or silence; None to give up then.
         deadline: trio time.
     """
 
-    __slots__ = ("again", "deadline", "frame", "last_sent", "sends", "task")
+    __slots__ = ("again", "deadline", "frame", "sends", "task")
 
     def __init__(
-        self, task: trio.lowlevel.Task, frame: Frame, again: Frame | None, deadline: float
+        self, task: trio.lowlevel.Task, frame: Frame, again: Again | None, deadline: float
     ) -> None:
         self.task = task
         self.frame = frame
         self.again = again
         self.deadline = deadline
         self.sends = 1
-        self.last_sent = 0.0
 
 
 @final
@@ -78,7 +79,7 @@ class Requests:
         return f"{self._prefix}*"
 
     async def ask(
-        self, frame: Frame, *, deadline: float, again: Frame | None = None
+        self, frame: Frame, *, deadline: float, again: Again | None = None
     ) -> tuple[Incoming, int]:
         """Send a frame and wait for its answer; also return how often it was sent.
 
@@ -86,7 +87,7 @@ class Requests:
             frame: the frame; its reply subject is set here. Without a subject it goes to our own
                 inbox: an echo.
             deadline: trio time.
-            again: what to send after a reconnect or silence; None to give up then.
+            again: makes what to send after a reconnect or silence; None to give up then.
 
         Raises:
             NotStored: no answer in time.
@@ -96,8 +97,6 @@ class Requests:
         frame.reply = self._prefix + token
         if not frame.subject:
             frame.subject, frame.reply = frame.reply, ""
-        if again is not None:
-            again.reply = frame.reply
         pending = Pending(trio.lowlevel.current_task(), frame, again, deadline)
         if not self._table:
             self._filled.unpark_all()
@@ -106,7 +105,7 @@ class Requests:
 
         def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self._table.pop(token, None)
-            frame.not_after = 0.0  # if it is still queued it is not sent any more
+            pending.frame.not_after = 0.0  # if it is still queued it is not sent any more
             return trio.lowlevel.Abort.SUCCEEDED
 
         answer: Incoming = await trio.lowlevel.wait_task_rescheduled(leave)
@@ -136,9 +135,7 @@ class Requests:
             silent = [
                 (token, p)
                 for token, p in self._table.items()
-                if p.again is not None
-                and p.frame.sent_at
-                and now - max(p.frame.sent_at, p.last_sent) > SILENCE
+                if p.again is not None and p.frame.sent_at and now - p.frame.sent_at > SILENCE
             ]
             for frame in self._again(silent):
                 self._outbox.put(frame)
@@ -149,14 +146,15 @@ class Requests:
                 self._fail(token, Lost())
                 continue
             pending.sends += 1
-            pending.last_sent = trio.current_time()
-            yield pending.again
+            reply = pending.frame.reply
+            pending.frame.not_after = 0.0
+            pending.frame = pending.again()
+            pending.frame.reply = reply
+            yield pending.frame
 
     def _fail(self, token: str, error: Exception) -> None:
         pending = self._table.pop(token)
         pending.frame.not_after = 0.0
-        if pending.again is not None:
-            pending.again.not_after = 0.0
         trio.lowlevel.reschedule(pending.task, outcome.Error(error))
 
 

@@ -14,6 +14,8 @@ from trio_dagnats.transport.rules import check_size
 
 MSG_ID = "Nats-Msg-Id"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
+HEADERS_MOST = 4096
+"""Bytes that our headers stay below: smaller bodies need no exact look at their size."""
 BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
 """JetStream errors that pass: no quorum, out of memory or store for now, too many in flight."""
 
@@ -38,16 +40,20 @@ class Publisher:
         deadline: float,
     ) -> Stored:
         """Publish until the server has answered for good, or the deadline has passed."""
-        first = _headers(headers, msg_id, expect_last)
-        again = first if resend_expect is None else _headers(headers, msg_id, resend_expect)
-        frame = Frame(subject, body, headers=first, not_after=deadline)
-        check_size(frame.size, subject, self._link.path.max_payload)
+        frame = Frame(subject, body, "", _headers(headers, msg_id, expect_last), deadline)
+        most = self._link.path.max_payload
+        if len(body) + HEADERS_MOST > most:
+            check_size(frame.size, subject, most)
         if self._link.outbox.full:
             await self._link.outbox.wait_for_room()
         tries = sends = 0
+
+        def again() -> Frame:
+            expect = expect_last if resend_expect is None else resend_expect
+            return Frame(subject, body, "", _headers(headers, msg_id, expect), deadline)
+
         while True:
-            resend = Frame(subject, body, headers=again, not_after=deadline)
-            answer, times = await self._link.requests.ask(frame, deadline=deadline, again=resend)
+            answer, times = await self._link.requests.ask(frame, deadline=deadline, again=again)
             sends += times
             if answer.status != NO_RESPONDERS:
                 stored = _read(answer.body, resent=sends > 1)
@@ -57,7 +63,7 @@ class Publisher:
                 raise Missing(f"no stream takes {subject!r} on this server")
             await self._api.pause_for(tries, deadline)
             tries += 1
-            frame = Frame(subject, body, headers=again, not_after=deadline)
+            frame = again()
 
 
 def _headers(headers: Mapping[str, str], msg_id: str, expect: int | None) -> Mapping[str, str]:
