@@ -53,10 +53,11 @@ async def test_messages_come_in_order(bench: Bench) -> None:
 async def test_a_stored_message_reaches_listeners_too(bench: Bench) -> None:
     heard = Heard()
     async with bench.broker.listen(bench.subject("a"), heard):
-        await bench.store(bench.subject("a"), b"both")
+        await bench.store(bench.subject("a"), b"both", msg_id="i")
         (message,) = await heard.wait(1)
 
     assert message.body == b"both"
+    assert message.headers["Nats-Msg-Id"] == "i"
 
 
 async def test_a_bucket_write_reaches_listeners(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import logging
 import trio
 
 from trio_dagnats.attempt.life import Input
+from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Continued, Failed
 from trio_dagnats.attempt.past import Past, killed_too_often, read_past, too_often_text
 from trio_dagnats.errors import BrokerError, Missing
@@ -90,7 +91,7 @@ async def _after_redelivery(attempt: Attempt) -> Input:
     if past.settled or past.timed_out:
         return Input.ALREADY_SETTLED
     await ensure_note(attempt)
-    attempt.note_written = True
+    attempt.note_written = attempt.note != Note(dispatch=attempt.dispatch)
     if attempt.handler.loop and await _own_state_is_stored(attempt):
         return Input.CONTINUE_MISSING
     if killed_too_often(past, attempt.note):

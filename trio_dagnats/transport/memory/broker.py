@@ -71,6 +71,12 @@ class MemoryBroker:
         """Lose the connection: what is sent waits, what is delivered is lost, leases run on."""
         self.connected = False
 
+    def crash(self) -> None:
+        """End as a killed process does: as :meth:`disconnect`, and the server drops the pulls."""
+        self.disconnect()
+        for intake in self._intakes:
+            intake.forget()
+
     def reconnect(self) -> None:
         """Bring the connection back: queued frames go out, pulls and listeners start over."""
         self.connected = True

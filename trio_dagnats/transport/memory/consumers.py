@@ -49,6 +49,7 @@ class Consumer:
         clockwork: makes its calls.
         find: returns a message that is still in the stream.
         remove: takes a message out of a work queue.
+        answers: gets (durable, delivery count, body) of each answer that arrives.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Consumer:
         clockwork: Clockwork,
         find: Callable[[int], Record | None],
         remove: Callable[[int], None],
+        answers: deque[tuple[str, int, str]],
     ) -> None:
+        self._answers = answers
         self.spec = spec
         self._clockwork = clockwork
         self._find = find
@@ -110,6 +113,10 @@ class Consumer:
     def serve(self) -> None:
         """Hand out what can be handed out, one after another, in the next turn."""
         self._clockwork.post(self._serve_one)
+
+    def note(self, deliveries: int, body: str) -> None:
+        """Remember an answer, for tests that want to see it."""
+        self._answers.append((self.spec.durable, deliveries, body))
 
     def ack(self, sequence: int) -> None:
         """Be done with a message; also by a delivery that has expired (contract 5)."""

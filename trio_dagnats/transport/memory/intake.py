@@ -52,15 +52,17 @@ class MemoryDelivery:
 
     def ack(self, *, not_after: float = FOREVER) -> None:
         """See the port."""
-        self._answer(lambda: self._consumer.ack(self.stream_sequence), not_after)
+        self._answer("+ACK", lambda: self._consumer.ack(self.stream_sequence), not_after)
 
     def nak(self, delay: float = 0.0, *, not_after: float = FOREVER) -> None:
         """See the port."""
-        self._answer(lambda: self._consumer.nak(self.stream_sequence, delay), not_after)
+        delay_ns = round(delay * 1e9)
+        body = f'-NAK {{"delay": {delay_ns}}}' if delay_ns else "-NAK"
+        self._answer(body, lambda: self._consumer.nak(self.stream_sequence, delay), not_after)
 
     def term(self, *, not_after: float = FOREVER) -> None:
         """See the port."""
-        self.ack(not_after=not_after)
+        self._answer("+TERM", lambda: self._consumer.ack(self.stream_sequence), not_after)
 
     async def renew(self, *, deadline: float) -> float:
         """See the port."""
@@ -68,10 +70,16 @@ class MemoryDelivery:
         self._consumer.renew(self.stream_sequence)
         return trio.current_time()
 
-    def _answer(self, call: Callable[[], None], not_after: float) -> None:
-        if not self._answered:
-            self._answered = True
-            self._broker.send(call, not_after)
+    def _answer(self, body: str, call: Callable[[], None], not_after: float) -> None:
+        if self._answered:
+            return
+        self._answered = True
+
+        def arrive() -> None:
+            self._consumer.note(self.deliveries, body)
+            call()
+
+        self._broker.send(arrive, not_after)
 
 
 @final
@@ -120,7 +128,7 @@ class MemoryIntake:
 
     def reconnected(self) -> None:
         """Ask again: the open pulls died with the connection."""
-        self._forget()
+        self.forget()
         credits_, self._credits = self._credits, 0
         if credits_:
             self.pull(credits_, self._expires)
@@ -128,7 +136,7 @@ class MemoryIntake:
     def leave(self) -> None:
         """End all pulls; what is on its way is handed back."""
         self._leaving = True
-        self._forget()
+        self.forget()
 
     def _pull(self, pull: Pull) -> None:
         consumer = self._find()
@@ -137,7 +145,8 @@ class MemoryIntake:
         elif not self._leaving:
             consumer.pull(pull)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Let the server drop the open pulls."""
         consumer = self._find()
         if consumer is not None:
             consumer.forget(self)

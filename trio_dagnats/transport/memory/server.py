@@ -1,5 +1,6 @@
 """The in-memory server: streams, subscriptions and time, shared by its connections."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -10,7 +11,7 @@ import trio
 from trio_dagnats.errors import Conflict, Missing
 from trio_dagnats.transport.memory.clockwork import Clockwork
 from trio_dagnats.transport.memory.consumers import Consumer
-from trio_dagnats.transport.memory.streams import Stream
+from trio_dagnats.transport.memory.streams import MSG_ID, Stream
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
 from trio_dagnats.wire.names import overlap
@@ -18,6 +19,7 @@ from trio_dagnats.wire.names import overlap
 EPOCH_NS = 1_786_000_000_000_000_000
 """The wall clock when trio's clock was zero; in 2026, so that ages and ids look real."""
 NS = 1_000_000_000
+KEPT_ANSWERS = 10_000
 
 
 @final
@@ -36,12 +38,16 @@ class MemoryServer:
 
     Args:
         max_payload: the most bytes of headers and body in a message.
+
+    Attributes:
+        answers: the last answers to deliveries: durable, delivery count, body (``+ACK``).
     """
 
     def __init__(self, *, max_payload: int = 1_048_576) -> None:
         self.max_payload = max_payload
         self.clockwork = Clockwork()
         self.streams: dict[str, Stream] = {}
+        self.answers: deque[tuple[str, int, str]] = deque(maxlen=KEPT_ANSWERS)
         self._subscriptions: list[Subscription] = []
         self._manager = trio.open_nursery()
 
@@ -103,7 +109,8 @@ class MemoryServer:
         if stream is None:
             raise Missing(f"no stream takes {subject!r} on this server")
         stored = self._store(stream, subject, body, headers, msg_id, expect)
-        self._hand_out(Message(subject=subject, body=body, headers=headers))
+        seen = {**headers, MSG_ID: msg_id} if msg_id else headers
+        self._hand_out(Message(subject=subject, body=body, headers=seen))
         return stored
 
     def stream_for(self, subject: str) -> Stream | None:
@@ -146,7 +153,7 @@ class MemoryServer:
             consumer.serve()
             return consumer
         remove = stream.remove if work_queue else _keep
-        consumer = Consumer(spec, self.clockwork, stream.get, remove)
+        consumer = Consumer(spec, self.clockwork, stream.get, remove, self.answers)
         stream.consumers[spec.durable] = consumer
         for record in stream.read(spec.filter_subject, self.time_ns()):
             consumer.add(record.sequence)
