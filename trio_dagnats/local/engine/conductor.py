@@ -3,9 +3,11 @@
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
+
+import trio
 
 from trio_dagnats.errors import BrokerError, TooLarge, WireError
 from trio_dagnats.local.engine import core
@@ -16,6 +18,7 @@ from trio_dagnats.local.engine.starts import read_start
 from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, parse_event
+from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.text import NS
 
 log = logging.getLogger("trio_dagnats.local")
@@ -46,20 +49,10 @@ class Conductor:
 
     def read_event(self, delivery: Delivery) -> tuple[str, Applied] | None:
         """Read a history message; None for one that changes no run."""
-        try:
-            event = parse_event(delivery.body)
-        except WireError as error:
-            log.warning("%s: %s; it stays in the history, unread", delivery.subject, error)
-            return None
-        if event.type not in HANDLED:
-            return None
-        what = Applied(
-            event=event,
-            sequence=delivery.stream_sequence,
-            msg_id=delivery.headers.get(MSG_ID, ""),
-            time_ns=delivery.published_ns,
+        what = _read(
+            delivery.body, delivery.stream_sequence, delivery.headers, delivery.published_ns
         )
-        return event.run_id, what
+        return None if what is None else (what.event.run_id, what)
 
     def read_timer(self, delivery: Delivery) -> tuple[str, float] | None:
         """Read a timer; return its run and the seconds that are left."""
@@ -89,18 +82,50 @@ class Conductor:
         item.done()
 
     async def _apply(self, run_id: str, what: Applied | str) -> None:
-        state = await self._runs.load(run_id)
+        state = self._runs.known(run_id)
+        if state is None:
+            state = await self._restore(run_id, what)
         cause = what if isinstance(what, str) else str(what.sequence)
         if state is not None and state.book.cause == cause:
             await self._sender.send_again(state)
         else:
-            new = await self._next(state, what)
-            if new is not None and new is not state:
-                new = await self._save(state, new, what)
-                await self._sender.send(new)
-            state = new
+            state = await self._step(state, what)
         if state is None or state.run.status.is_terminal:
             self._runs.forget(run_id)
+
+    async def _restore(self, run_id: str, what: Applied | str) -> RunState | None:
+        """Load a run and bring it up to date: an engine before us may have been killed.
+
+        What it had in hand comes again only later, after newer events; so everything before this
+        event is read from the history, in order.
+        """
+        state = await self._runs.load(run_id)
+        starts = not isinstance(what, str) and what.event.type == EventType.WORKFLOW_STARTED
+        if (state is None and starts) or (state is not None and state.run.status.is_terminal):
+            return state
+        if state is not None and state.book.outbox:
+            await self._sender.send_again(state)
+        missed = await self._broker.records(
+            WORKFLOW_HISTORY,
+            history_subject(run_id),
+            after=state.book.applied if state is not None else 0,
+            deadline=trio.current_time() + PATIENCE,
+        )
+        for record in missed:
+            if not isinstance(what, str) and record.sequence >= what.sequence:
+                break
+            found = _read(record.body, record.sequence, record.headers, record.time_ns)
+            if found is not None:
+                state = await self._step(state, found)
+        return state
+
+    async def _step(self, state: RunState | None, what: Applied | str) -> RunState | None:
+        """Apply, save and send one event or timer."""
+        new = await self._next(state, what)
+        if new is not None and new is not state:
+            new = await self._save(state, new, what)
+            await self._sender.send(new)
+        return new
 
     async def _next(self, state: RunState | None, what: Applied | str) -> RunState | None:
         if isinstance(what, str):
@@ -130,6 +155,17 @@ class Conductor:
             new = core.overflow(old, what, text, _nonce)
             await self._runs.save(new)
         return new
+
+
+def _read(body: bytes, sequence: int, headers: Mapping[str, str], time_ns: int) -> Applied | None:
+    try:
+        event = parse_event(body)
+    except WireError as error:
+        log.warning("history message %d: %s; it stays there, unread", sequence, error)
+        return None
+    if event.type not in HANDLED:
+        return None
+    return Applied(event=event, sequence=sequence, msg_id=headers.get(MSG_ID, ""), time_ns=time_ns)
 
 
 def _nonce() -> str:

@@ -23,14 +23,16 @@ class Runs:
         self._broker = broker
         self._known: dict[str, tuple[RunState, int]] = {}
 
+    def known(self, run_id: str) -> RunState | None:
+        """Return a run that is in memory."""
+        return self._known[run_id][0] if run_id in self._known else None
+
     async def load(self, run_id: str) -> RunState | None:
-        """Return a run; None if there is none, or if it is not this engine's.
+        """Read a run from the server; None if there is none, or if it is not this engine's.
 
         Raises:
             BrokerError: the server did not answer in time.
         """
-        if run_id in self._known:
-            return self._known[run_id][0]
         entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
         if entry is None:
             return None

@@ -44,9 +44,11 @@ class Sender:
         Raises:
             BrokerError: the server did not answer in time.
         """
-        sent = await self._ids(WORKFLOW_HISTORY, history_subject(state.run.run_id))
-        sent |= await self._ids(SLEEP_TIMERS, f"sleep.{state.run.run_id}.>")
-        missing = [effect for effect in state.book.outbox if effect.msg_id not in sent]
+        events = await self._ids(WORKFLOW_HISTORY, history_subject(state.run.run_id))
+        timers = await self._ids(SLEEP_TIMERS, f"sleep.{state.run.run_id}.>")
+        # A retry's task has the id of its timer, so each kind is looked for in its own stream.
+        sent = {Kind.TASK: set[str](), Kind.TIMER: timers}
+        missing = [e for e in state.book.outbox if e.msg_id not in sent.get(e.kind, events)]
         if self._broker.time_ns() - state.book.at_ns > WINDOW_NS:
             missing = [e for e in missing if not await self._is_known(e, state)]
         await self._send(state, tuple(missing))

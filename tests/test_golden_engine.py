@@ -1,0 +1,108 @@
+"""The recorded events, fed to the local engine's core: it must dispatch what the engine did."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from golden_engine import Feeding, expected, outline, refusal
+from golden_files import SCENARIOS, load
+from test_golden_worker import keys
+
+from trio_dagnats.local.engine.state import RunState
+
+LATER = {
+    "capability": "the capability 'control-plane'",
+    "control_chars": "on_failure",
+    "event": "'wait_for_event'",
+    "on_failure": "on_failure",
+    "on_failure_no_aux": "on_failure",
+    "planner": "'planner'",
+    "sticky": "sticky",
+    "sub": "'sub_workflow'",
+}
+"""Scenarios that need what the local engine refuses (for now), and what it says."""
+DONE = [name for name in SCENARIOS if name not in LATER]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What this engine deliberately sends otherwise: ``subject | id``, gone and new."""
+
+    reason: str
+    gone: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    final: bool = False
+    """Whether the run's last snapshot differs, too."""
+
+
+DIFFERENCES = {
+    "bad_task": Difference(
+        "the bad message was put into the queue by hand, not by the engine",
+        gone=["task.echo.zzz | "],
+    ),
+    "group_retry": Difference(
+        "a retry keeps its worker group; the DagNats engine loses it (contract H11)",
+        gone=["task.flakyg.$RUN | $RUN.g.retry_backoff.1"],
+        new=["task.flakyg.gpu.$RUN | $RUN.g.retry_backoff.1"],
+    ),
+    "map_empty": Difference(
+        "a map over an empty list completes; the DagNats engine's runs for ever (contract H10)",
+        new=["history.$RUN | $RUN.workflow.completed"],
+        final=True,
+    ),
+    "map_fail": Difference(
+        "the error of a map names the instance's error, not the raw payload around it", final=True
+    ),
+    "run_timeout": Difference(
+        "a run's deadline has a timer and is told to the history; the DagNats engine looks at it "
+        "only when an event arrives, and tells nobody (contract H27)",
+        new=[
+            "history.$RUN | $RUN.workflow.cancelled",
+            "sleep.$RUN.run_timeout | $RUN.run_timeout",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_the_engine_sends_what_was_recorded(name: str) -> None:
+    scenario = load(name)
+    feeding = Feeding(scenario)
+
+    feeding.run()
+
+    theirs, ours = expected(scenario), feeding.lines
+    known = DIFFERENCES.get(name, Difference(""))
+    assert keys(theirs - ours) == sorted(known.gone)
+    assert keys(ours - theirs) == sorted(known.new)
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_the_run_ends_as_recorded(name: str) -> None:
+    scenario = load(name)
+    feeding = Feeding(scenario)
+
+    feeding.run()
+
+    assert feeding.state is not None
+    same = outline(feeding.state.run.to_wire()) == outline(scenario.final)
+    assert same is not DIFFERENCES.get(name, Difference("")).final
+
+
+@pytest.mark.parametrize("name", DONE)
+def test_a_stored_run_is_read_as_it_was(name: str) -> None:
+    feeding = Feeding(load(name))
+
+    feeding.run()
+
+    assert feeding.state is not None
+    assert RunState.read(feeding.state.to_bytes()) == feeding.state
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_not_done_is_refused_by_name(name: str) -> None:
+    assert LATER[name] in refusal(load(name))
+
+
+def test_every_difference_has_a_reason() -> None:
+    assert set(DIFFERENCES) <= set(DONE)
+    assert all(difference.reason for difference in DIFFERENCES.values())
