@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import nats
 import pytest
@@ -11,28 +11,9 @@ from contract_bench import Bench, Sink
 
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.memory import MemoryBroker, MemoryServer
 from trio_dagnats.transport.port import Broker
 
-
-@pytest.fixture(scope="session")
-def nats_server() -> Iterator[Server]:
-    """One real server for all tests that leave it as it is."""
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
-async def memory_server() -> AsyncIterator[MemoryServer]:
-    """An in-memory server of the test's own."""
-    async with MemoryServer() as server:
-        yield server
-
-
-@pytest.fixture
-def memory(memory_server: MemoryServer) -> MemoryBroker:
-    """A connection to the test's in-memory server."""
-    return MemoryBroker(memory_server)
+pytest_plugins = ["trio_dagnats.testing.fixtures"]
 
 
 @pytest.fixture

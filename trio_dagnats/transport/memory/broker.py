@@ -1,8 +1,7 @@
 """A connection to the in-memory server, and the faults that a test can give it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import count
 from typing import final
 
@@ -10,6 +9,7 @@ import trio
 
 from trio_dagnats.errors import Missing, NotStored
 from trio_dagnats.transport.memory.intake import MemoryIntake
+from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.server import MemoryServer, Subscription
 from trio_dagnats.transport.memory.streams import Stream
 from trio_dagnats.transport.port import (
@@ -40,17 +40,12 @@ class MemoryBroker:
     """See ``port.Broker``. A connection of its own to a server.
 
     Attributes:
-        connected: whether the connection is up; see :meth:`disconnect`.
         acks_to_lose: how many acknowledgements of stores get lost on their way, from now on.
     """
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._queued: list[tuple[Callable[[], None], float]] = []
-        self._listeners: list[OnMessage] = []
-        self._intakes: list[MemoryIntake] = []
-        self._back = trio.lowlevel.ParkingLot()
-        self.connected = True
+        self._line = Line(server.clockwork)
         self.acks_to_lose = 0
 
     @property
@@ -67,47 +62,22 @@ class MemoryBroker:
         """See the port."""
         return self._server.time_ns()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up; see :meth:`disconnect`."""
+        return self._line.connected
+
     def disconnect(self) -> None:
         """Lose the connection: what is sent waits, what is delivered is lost, leases run on."""
-        self.connected = False
+        self._line.cut()
 
     def crash(self) -> None:
         """End as a killed process does: as :meth:`disconnect`, and the server drops the pulls."""
-        self.disconnect()
-        for intake in self._intakes:
-            intake.forget()
+        self._line.crash()
 
     def reconnect(self) -> None:
         """Bring the connection back: queued frames go out, pulls and listeners start over."""
-        self.connected = True
-        queued, self._queued = self._queued, []
-        self._back.unpark_all()
-        for call, not_after in queued:
-            self.send(call, not_after)
-        for intake in self._intakes:
-            intake.reconnected()
-        for listener in self._listeners:
-            self._server.clockwork.post(partial(listener, None))
-
-    def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
-        """Send a frame: queued while the connection is down, dropped when its time is over."""
-        if not self.connected:
-            self._queued.append((call, not_after))
-        elif trio.current_time() < not_after:
-            self._server.clockwork.post(call)
-
-    async def turn(self, deadline: float) -> None:
-        """Take the time of a request to the server.
-
-        Raises:
-            NotStored: the connection did not come back in time.
-        """
-        await trio.lowlevel.checkpoint()
-        with trio.move_on_at(deadline):
-            while not self.connected:
-                await self._back.park()
-        if not self.connected or trio.current_time() >= deadline:
-            raise NotStored("the server did not answer in time")
+        self._line.mend()
 
     async def publish(
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
@@ -116,7 +86,7 @@ class MemoryBroker:
         self._check_size(subject, body, headers)
         await trio.lowlevel.checkpoint()
         message = Message(subject=subject, body=body, headers=headers, reply=reply)
-        self.send(lambda: _ignore(self._server.publish(message)))
+        self._line.send(lambda: _ignore(self._server.publish(message)))
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """See the port."""
@@ -132,7 +102,7 @@ class MemoryBroker:
         inbox = Subscription(f"_INBOX.{next(_inboxes)}", "", take)
         self._server.subscribe(inbox)
         try:
-            await self.turn(deadline)
+            await self._line.turn(deadline)
             if not self._server.publish(Message(subject=subject, body=body, reply=inbox.pattern)):
                 raise Missing(f"nobody serves {subject!r} on this server")
             with trio.move_on_at(deadline):
@@ -158,13 +128,12 @@ class MemoryBroker:
         self._check_size(subject, body, headers)
         resent = False
         while True:
-            await self.turn(deadline)
+            await self._line.turn(deadline)
             expect = resend_expect if resent and resend_expect is not None else expect_last
             stored = self._server.store(subject, body, headers, msg_id, expect)
             if self.connected and not self._loses_ack():
                 return Stored(sequence=stored.sequence, duplicate=stored.duplicate, resent=resent)
-            with trio.move_on_at(min(deadline, trio.current_time() + SILENCE)):
-                await self._back.park()
+            await self._line.wait(SILENCE, deadline)
             resent = True
 
     @asynccontextmanager
@@ -172,7 +141,7 @@ class MemoryBroker:
         self, subject: str, on_message: OnMessage, *, queue: str = ""
     ) -> AsyncIterator[None]:
         """See the port."""
-        await self.turn(FOREVER)
+        await self._line.turn(FOREVER)
 
         def deliver(message: Message) -> None:
             if self.connected:
@@ -180,11 +149,11 @@ class MemoryBroker:
 
         subscription = Subscription(subject, queue, deliver)
         self._server.subscribe(subscription)
-        self._listeners.append(on_message)
+        self._line.listeners.append(on_message)
         try:
             yield
         finally:
-            self._listeners.remove(on_message)
+            self._line.listeners.remove(on_message)
             self._server.unsubscribe(subscription)
 
     @asynccontextmanager
@@ -193,30 +162,30 @@ class MemoryBroker:
     ) -> AsyncIterator[MemoryIntake]:
         """See the port."""
         consumers = self._server.stream(stream).consumers
-        intake = MemoryIntake(self, lambda: consumers.get(durable), sink)
-        self._intakes.append(intake)
+        intake = MemoryIntake(self._line, lambda: consumers.get(durable), sink)
+        self._line.intakes.append(intake)
         try:
             yield intake
         finally:
             intake.leave()
-            self._intakes.remove(intake)
+            self._line.intakes.remove(intake)
 
     async def records(
         self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float
     ) -> list[Record]:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         found = self._server.stream(stream).read(subject, self.time_ns())
         return [r for r in found if r.sequence > after and r.time_ns >= since_ns]
 
     async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         return self._server.stream(stream).last(subject, self.time_ns())
 
     async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         record = self._bucket(bucket).last(kv_subject(bucket, key), self.time_ns())
         return entry_of(bucket, record) if record else None
 
@@ -239,19 +208,19 @@ class MemoryBroker:
 
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         found = self._bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
         entries = [entry for record in found if (entry := entry_of(bucket, record))]
         return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         self._server.ensure_stream(spec)
 
     async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         name = f"KV_{bucket}"
         if name not in self._server.streams:
             spec = StreamSpec(name=name, subjects=(f"$KV.{bucket}.>",), max_age_ns=ttl_ns)
@@ -259,22 +228,22 @@ class MemoryBroker:
 
     async def has_stream(self, stream: str, *, deadline: float) -> bool:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         return stream in self._server.streams
 
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         return [consumer.state() for consumer in self._server.stream(stream).consumers.values()]
 
     async def ensure_consumer(self, spec: ConsumerSpec, *, deadline: float) -> ConsumerState:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         return self._server.ensure_consumer(spec).state()
 
     async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
         """See the port."""
-        await self.turn(deadline)
+        await self._line.turn(deadline)
         consumer = self._server.stream(stream).consumers.pop(name, None)
         if consumer is not None:
             consumer.delete()

@@ -1,29 +1,13 @@
 """Deliveries and intakes of the in-memory broker."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, final
+from typing import final
 
 import trio
 
 from trio_dagnats.transport.memory.consumers import Consumer, Pull
+from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.port import FOREVER, IntakeSink, PullEnd, Record
-
-
-class Line(Protocol):
-    """The connection that an intake belongs to."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection is up."""
-        ...
-
-    def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
-        """Send a frame, in order, dropped when its time is over."""
-        ...
-
-    async def turn(self, deadline: float) -> None:
-        """Take the time of a request to the server."""
-        ...
 
 
 @final
@@ -38,8 +22,8 @@ class MemoryDelivery:
     published_ns: int
     received_at: float
 
-    def __init__(self, broker: Line, consumer: Consumer, record: Record, deliveries: int) -> None:
-        self._broker = broker
+    def __init__(self, line: Line, consumer: Consumer, record: Record, deliveries: int) -> None:
+        self._line = line
         self._consumer = consumer
         self._answered = False
         self.subject = record.subject
@@ -66,7 +50,7 @@ class MemoryDelivery:
 
     async def renew(self, *, deadline: float) -> float:
         """See the port."""
-        await self._broker.turn(deadline)
+        await self._line.turn(deadline)
         self._consumer.renew(self.stream_sequence)
         return trio.current_time()
 
@@ -79,7 +63,7 @@ class MemoryDelivery:
             self._consumer.note(self.deliveries, body)
             call()
 
-        self._broker.send(arrive, not_after)
+        self._line.send(arrive, not_after)
 
 
 @final
@@ -87,13 +71,13 @@ class MemoryIntake:
     """See ``port.Intake``.
 
     Args:
-        broker: the connection.
+        line: the connection.
         find: returns the durable, None while it does not exist.
         sink: where messages and credits go.
     """
 
-    def __init__(self, broker: Line, find: Callable[[], Consumer | None], sink: IntakeSink) -> None:
-        self._broker = broker
+    def __init__(self, line: Line, find: Callable[[], Consumer | None], sink: IntakeSink) -> None:
+        self._line = line
         self._find = find
         self._sink = sink
         self._credits = 0
@@ -105,13 +89,13 @@ class MemoryIntake:
         self._credits += batch
         self._expires = expires
         until = trio.current_time() + expires
-        self._broker.send(lambda: self._pull(Pull(self, batch, until)), until)
+        self._line.send(lambda: self._pull(Pull(self, batch, until)), until)
 
     def hand_out(self, consumer: Consumer, record: Record, deliveries: int) -> None:
         """Take a message from the server; it is lost if the connection is."""
-        if not self._broker.connected:
+        if not self._line.connected:
             return
-        delivery = MemoryDelivery(self._broker, consumer, record, deliveries)
+        delivery = MemoryDelivery(self._line, consumer, record, deliveries)
         self._credits = max(0, self._credits - 1)
         if self._leaving:
             delivery.nak()
@@ -153,6 +137,6 @@ class MemoryIntake:
 
     def _give_back(self, count: int, why: PullEnd) -> None:
         back = min(count, self._credits)
-        if back and self._broker.connected and not self._leaving:
+        if back and self._line.connected and not self._leaving:
             self._credits -= back
             self._sink.returned(back, why)

@@ -1,0 +1,205 @@
+"""The house: layers, cycles, sizes, public names, and what importing does not do."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import trio_dagnats
+import trio_dagnats.client
+import trio_dagnats.errors
+import trio_dagnats.local
+import trio_dagnats.testing
+
+ROOT = Path(trio_dagnats.__file__).parent
+MODULES = {
+    ".".join(["trio_dagnats", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    ): path
+    for path in ROOT.rglob("*.py")
+}
+MAY_IMPORT = {
+    "errors": set[str](),
+    "wire": {"errors"},
+    "attempt": {"errors", "wire"},
+    "transport": {"errors", "wire"},
+    "worker": {"errors", "wire", "attempt", "transport"},
+    "client": {"errors", "wire", "transport"},
+    "local": {"errors", "wire", "transport"},
+    "testing": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
+    "": {"errors", "wire", "transport", "worker", "client"},
+}
+ASYNCIO = {"asyncio", "nats", "trio_asyncio"}
+
+
+def imports(path: Path, module: str) -> Iterator[str]:
+    """Yield the modules that a module imports, wherever in it, but for types only."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports by a relative name"
+            assert node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+def room(module: str) -> str:
+    """Return a module's room, empty for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+GRAPH = {module: set(imports(path, module)) for module, path in MODULES.items()}
+
+
+def test_imports_point_down_only() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in GRAPH.items()
+        for other in others
+        if other.split(".")[0] == "trio_dagnats"
+        and room(other) != room(module)
+        and room(other) not in MAY_IMPORT[room(module)]
+    ]
+
+    assert not wrong
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    own = {module: {o for o in others if o in MODULES} for module, others in GRAPH.items()}
+
+    TopologicalSorter(own).prepare()
+
+
+def test_only_the_transport_touches_asyncio_and_nats() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in GRAPH.items()
+        for other in others
+        if other.split(".")[0] in ASYNCIO and not module.startswith("trio_dagnats.transport.nats")
+    ]
+
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_is_small(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= 300
+
+
+def class_size(node: ast.ClassDef) -> int:
+    """Count a class's lines without its docstrings."""
+    assert node.end_lineno is not None
+    lines = node.end_lineno - node.lineno + 1
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = inner.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                assert first.end_lineno is not None
+                lines -= first.end_lineno - first.lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_class_is_small(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+
+    sizes = {n.name: class_size(n) for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+
+    assert not {name: size for name, size in sizes.items() if size > 200}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_any_in_signatures(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
+    found = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for part in [*node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+        if part is not None and part.annotation is not None
+        if "Any" in {n.id for n in ast.walk(part.annotation) if isinstance(n, ast.Name)}
+    ]
+
+    assert not found
+
+
+def test_the_public_names() -> None:
+    assert trio_dagnats.__all__ == [
+        "CancelReason",
+        "Client",
+        "ConnectOptions",
+        "Continue",
+        "DagnatsError",
+        "Fatal",
+        "LedgerLine",
+        "RateLimited",
+        "Retry",
+        "Retryable",
+        "Run",
+        "TaskContext",
+        "Telemetry",
+        "Worker",
+        "WorkerRegistration",
+        "Workflow",
+        "is_fatal",
+        "is_retryable",
+    ]
+    assert trio_dagnats.local.__all__ == ["LocalEngine", "Server"]
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        trio_dagnats,
+        trio_dagnats.client,
+        trio_dagnats.errors,
+        trio_dagnats.local,
+        trio_dagnats.testing,
+    ],
+)
+def test_every_public_name_is_documented(package: object) -> None:
+    names: list[str] = package.__all__  # type: ignore[attr-defined]  # a module
+    for name in names:
+        found = getattr(package, name)
+        assert found.__doc__, name
+        members = vars(found).items() if isinstance(found, type) else ()
+        for member, value in members:
+            if not member.startswith("_") and (callable(value) or isinstance(value, property)):
+                assert value.__doc__, f"{name}.{member}"
+
+
+def run_python(code: str) -> str:
+    """Run code in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def test_importing_leaves_asyncio_untouched() -> None:
+    code = """
+import sys
+import trio_dagnats, trio_dagnats.client, trio_dagnats.local, trio_dagnats.testing
+print([m for m in ("asyncio", "nats", "trio_asyncio") if m in sys.modules])
+"""
+    loaded = run_python(code)
+
+    assert loaded in {"[]", "['asyncio']"}
+    if loaded != "[]":
+        assert run_python("import sys, trio, pydantic; print('asyncio' in sys.modules)") == "True"

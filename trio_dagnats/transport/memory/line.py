@@ -1,0 +1,89 @@
+"""The line between a connection and the in-memory server: it can be cut, and come back."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol, final
+
+import trio
+
+from trio_dagnats.errors import NotStored
+from trio_dagnats.transport.memory.clockwork import Clockwork
+from trio_dagnats.transport.port import FOREVER, OnMessage
+
+
+class Puller(Protocol):
+    """An intake, as far as its line is concerned."""
+
+    def reconnected(self) -> None:
+        """Ask again: the open pulls died with the connection."""
+        ...
+
+    def forget(self) -> None:
+        """Let the server drop the open pulls."""
+        ...
+
+
+@final
+class Line:
+    """One connection's line; frames keep their order on it.
+
+    Attributes:
+        connected: whether the line is up.
+        listeners: who is told that the line was cut and is back.
+        intakes: who has open pulls.
+    """
+
+    def __init__(self, clockwork: Clockwork) -> None:
+        self._clockwork = clockwork
+        self._queued: list[tuple[Callable[[], None], float]] = []
+        self._back = trio.lowlevel.ParkingLot()
+        self.listeners: list[OnMessage] = []
+        self.intakes: list[Puller] = []
+        self.connected = True
+
+    def cut(self) -> None:
+        """Lose the connection: what is sent waits, what is delivered is lost."""
+        self.connected = False
+
+    def crash(self) -> None:
+        """Be cut, and let the server drop the pulls."""
+        self.cut()
+        for intake in self.intakes:
+            intake.forget()
+
+    def mend(self) -> None:
+        """Send what is queued, then let pulls and listeners start over."""
+        self.connected = True
+        queued, self._queued = self._queued, []
+        self._back.unpark_all()
+        for call, not_after in queued:
+            self.send(call, not_after)
+        for intake in self.intakes:
+            intake.reconnected()
+        for listener in self.listeners:
+            self._clockwork.post(partial(listener, None))
+
+    def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
+        """Send a frame: queued while the line is cut, dropped when its time is over."""
+        if not self.connected:
+            self._queued.append((call, not_after))
+        elif trio.current_time() < not_after:
+            self._clockwork.post(call)
+
+    async def turn(self, deadline: float) -> None:
+        """Take the time of a request to the server.
+
+        Raises:
+            NotStored: the line was not mended in time.
+        """
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_at(deadline):
+            while not self.connected:
+                await self._back.park()
+        if not self.connected or trio.current_time() >= deadline:
+            raise NotStored("the server did not answer in time")
+
+    async def wait(self, seconds: float, deadline: float) -> None:
+        """Wait for the line to be mended, for so long at the most."""
+        with trio.move_on_at(min(deadline, trio.current_time() + seconds)):
+            await self._back.park()
