@@ -57,18 +57,19 @@ class Harness:
 
     Attributes:
         broker: what a worker or a client under test is given in place of a URL.
+        server: the server, for its ``answers`` and for more connections.
     """
 
     broker: MemoryBroker
 
     def __init__(self) -> None:
-        self._server = MemoryServer()
+        self.server = MemoryServer()
         self._runs = count(1)
 
     async def __aenter__(self) -> Self:
         """Start the server, with the streams and buckets of an engine."""
-        await self._server.__aenter__()
-        self.broker = MemoryBroker(self._server)
+        await self.server.__aenter__()
+        self.broker = MemoryBroker(self.server)
         await resources.ensure(self.broker, trio.current_time() + PATIENCE)
         return self
 
@@ -79,7 +80,7 @@ class Harness:
         trace: TracebackType | None,
     ) -> None:
         """Stop the server."""
-        await self._server.__aexit__(kind, error, trace)
+        await self.server.__aexit__(kind, error, trace)
 
     async def run(
         self,

@@ -104,6 +104,8 @@ class TaskContext:
     @property
     def cancel_reason(self) -> CancelReason | None:
         """Why the worker cancelled this attempt; None while it has not."""
+        if self._attempt.reason is None and self._attempt.scope.cancel_called:
+            return CancelReason.LEASE_LOST  # the scope's deadline is the end of the lease
         return self._attempt.reason
 
     async def complete(self, output: object = None) -> None:
