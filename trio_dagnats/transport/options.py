@@ -73,7 +73,7 @@ def check_url(url: str) -> str:
         host, port = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError as error:
         raise UsageError(f"{shown(url)!r} is no server URL: {error}") from None
-    if parts.scheme not in SCHEMES or not host or not 0 < port < 65536:
+    if parts.scheme not in SCHEMES or not host or " " in host or not 0 < port < 65536:
         raise UsageError(
             f"{shown(url)!r} is no server URL; write it as nats://host:4222 "
             f"(schemes: {', '.join(SCHEMES)})"

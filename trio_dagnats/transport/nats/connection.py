@@ -16,13 +16,16 @@ from typing import final
 import nats.errors
 import trio
 import trio_asyncio
+from nats.aio.client import Client
 
 from trio_dagnats.errors import ConnectError, NotStored
+from trio_dagnats.transport.nats.borrowed import BorrowedPath
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.own_path import OwnPath
-from trio_dagnats.transport.nats.private import HookedClient, protect_loop
+from trio_dagnats.transport.nats.private import HookedClient, hooks_fit, protect_loop
 from trio_dagnats.transport.options import ConnectOptions, shown
+from trio_dagnats.transport.port import FOREVER
 
 log = logging.getLogger("trio_dagnats.transport")
 
@@ -39,7 +42,10 @@ CHECK_PATIENCE = 2.0
 @asynccontextmanager
 async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBroker]:
     """Connect to one of the servers for the length of a block; see ``open_broker``."""
-    connection = _Connection(urls, options)
+    fast = hooks_fit()
+    if not fast:
+        log.warning("this nats-py is not one that the fast path knows; using its public calls")
+    connection = _Connection(urls, options, fast=fast)
     async with trio.open_nursery() as nursery:
         await nursery.start(connection.run)
         try:
@@ -50,9 +56,11 @@ async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBr
 
 @final
 class _Connection:
-    """One connection and its loop."""
+    """One connection and its loop; ``fast`` for our hooks, else nats-py's public calls."""
 
-    def __init__(self, urls: list[str], options: ConnectOptions) -> None:
+    def __init__(self, urls: list[str], options: ConnectOptions, *, fast: bool) -> None:
+        self._fast = fast
+        self._client: Client = Client()
         self._urls = urls
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)
@@ -76,7 +84,7 @@ class _Connection:
         protect_loop()
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(_log_loop_error)
-            link = Link(self._make_path, ABORT_AFTER)
+            link = self._make_link(loop)
             await self._dial(loop)
             self.broker = NatsBroker(link)
             with self._scope:
@@ -85,15 +93,23 @@ class _Connection:
                 finally:
                     await self._close(loop, link)
 
+    def _make_link(self, loop: trio_asyncio.TrioEventLoop) -> Link:
+        if not self._fast:
+            self._public = BorrowedPath(self._client, loop)
+            return Link(lambda _: self._public, FOREVER)
+        return Link(self._make_path, ABORT_AFTER)
+
     def _make_path(self, link: Link) -> OwnPath:
-        self._client = HookedClient(link.routes)
-        self._path = OwnPath(self._client, link)
+        self._client = client = HookedClient(link.routes)
+        self._path = OwnPath(client, link)
         return self._path
 
     async def _hold(self, link: Link, task_status: trio.TaskStatus[None]) -> None:
-        assert self._path is not None
-        self._path.writable = True
         async with trio.open_nursery() as nursery:
+            if self._path is not None:
+                self._path.writable = True
+            else:
+                nursery.start_soon(self._public.watch, link)
             await link.open(nursery)
             await self._check(link)
             task_status.started()
@@ -141,10 +157,11 @@ class _Connection:
         self._leaving = True
         with trio.CancelScope(shield=True) as shield:
             shield.deadline = trio.current_time() + FLUSH_PATIENCE
-            if self._path is not None and self._path.writable:
+            if link.path.writable:
                 await self._flush(link)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
-            self._client.close_gently()
+            if isinstance(self._client, HookedClient):
+                self._client.close_gently()
             await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
 
     @staticmethod
@@ -169,15 +186,16 @@ class _Connection:
         log.debug("nats: %r", error)
 
     async def _on_lost(self) -> None:
-        if self._path is not None and self._path.writable:
+        known = self._path is None or self._path.writable
+        if self._path is not None:
             self._path.lost()
-            if not self._leaving:
-                log.warning("connection to %s lost; reconnecting", self._names)
+        if known and not self._leaving:
+            log.warning("connection to %s lost; reconnecting", self._names)
 
     async def _on_back(self) -> None:
         if self._path is not None:
             self._path.back()
-            log.warning("connection to %s is back", self._names)
+        log.warning("connection to %s is back", self._names)
 
     async def _on_closed(self) -> None:
         if self._path is not None:
