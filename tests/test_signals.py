@@ -32,10 +32,10 @@ async def url() -> AsyncIterator[str]:
 
 
 @contextmanager
-def worker_process(url: str, grace: float) -> Iterator[subprocess.Popen[str]]:
+def worker_process(url: str, grace: float, *more: str) -> Iterator[subprocess.Popen[str]]:
     """Run the worker; whatever happens, it is gone afterwards."""
     process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), url, str(grace)],
+        [sys.executable, str(SCRIPT), url, str(grace), *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -87,6 +87,20 @@ async def test_sigterm_hands_everything_back_and_exits_with_zero(url: str) -> No
                 assert found.status is RunStatus.COMPLETED
                 assert found.steps["long"].status is StepStatus.COMPLETED
                 assert found.steps["long"].attempts == 1
+
+
+async def test_a_handler_that_will_not_end_is_named_and_left_behind(url: str) -> None:
+    async with Client(url) as client:
+        with worker_process(url, 0.5, "stubborn") as process:
+            (run,) = await started(client, 1)
+            process.send_signal(signal.SIGTERM)
+            assert await ended(process) == 70
+            assert process.stderr is not None
+            told = process.stderr.read()
+
+    assert f"{run.id}.long attempt 1 does not end after it was cancelled" in told
+    assert "await trio.sleep(3600)" in told
+    assert f"left behind: {run.id}.long attempt 1: still running" in told
 
 
 async def test_ctrl_c_twice_ends_at_once_with_130(url: str) -> None:

@@ -1,4 +1,4 @@
-"""A worker process for the tests of signals: ``worker_process.py URL GRACE``."""
+"""A worker process for the tests of signals: ``worker_process.py URL GRACE [stubborn]``."""
 
 import logging
 import sys
@@ -12,12 +12,14 @@ logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
 def main() -> None:
     """Serve a task that takes an hour."""
-    url, grace = sys.argv[1:]
-    worker = Worker(url, grace=float(grace))
+    url, grace, *more = sys.argv[1:]
+    stubborn = bool(more)
+    worker = Worker(url, grace=float(grace), hard_exit=stubborn)
 
     @worker.handle("long")
     async def long(ctx: TaskContext) -> None:
-        await trio.sleep(3600)
+        with trio.CancelScope(shield=stubborn):
+            await trio.sleep(3600)
 
     trio.run(worker.start)
 

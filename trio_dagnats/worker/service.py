@@ -11,6 +11,7 @@ relayed as a drain without grace, so that hand-backs still find a living connect
 """
 
 import logging
+import os
 import traceback
 from collections.abc import Sequence
 from functools import partial
@@ -47,6 +48,9 @@ DEADLINE_READ = 1.0
 """Age in seconds at which an attempt's run is read once for its deadline (design 8.5, H27)."""
 DEADLINE_SLACK = 1.0
 """Seconds after a run's deadline before an event is sent: the engine's clock must agree."""
+HARD_EXIT_AFTER = 3.0
+"""Seconds after the grace at which ``hard_exit`` ends the process; 25 + 3 fit Kubernetes' 30."""
+HARD_EXIT_CODE = 70
 REFUSING_AFTER = 1.0
 """Seconds between two looks at handlers that do not end after they were cancelled."""
 
@@ -61,6 +65,7 @@ class Service:
         registration: the worker's directory entry.
         telemetry: the seam for spans and counters.
         concurrency: attempts at once.
+        hard_exit: end the process if handlers outlive their cancellation.
     """
 
     def __init__(
@@ -70,7 +75,10 @@ class Service:
         registration: WorkerRegistration,
         telemetry: Telemetry,
         concurrency: int,
+        *,
+        hard_exit: bool = False,
     ) -> None:
+        self._hard_exit = hard_exit
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
@@ -158,8 +166,11 @@ class Service:
             await trio.sleep_forever()
         for attempt in self.live:
             attempt.cancel(CancelReason.DRAIN)
+        last = trio.current_time() + HARD_EXIT_AFTER
         while True:
             await trio.sleep(REFUSING_AFTER)
+            if self._hard_exit and trio.current_time() >= last:
+                self._leave_process()
             for attempt in self.live:
                 log.warning(
                     "%s does not end after it was cancelled (it swallows the cancellation, shields "
@@ -168,6 +179,14 @@ class Service:
                     _where(attempt),
                     extra=attempt.log_fields,
                 )
+
+    def _leave_process(self) -> None:
+        """End the process under handlers that nothing else can end (design 8.12)."""
+        for line in self.ledger:
+            log.error("left behind: %s", line)
+        log.error("leaving the process with exit code %d (hard_exit)", HARD_EXIT_CODE)
+        logging.shutdown()
+        os._exit(HARD_EXIT_CODE)
 
     async def _preflight(self) -> bool:
         """Check that an engine has prepared the server; say whether notes can be kept."""

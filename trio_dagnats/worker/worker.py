@@ -45,12 +45,14 @@ class Worker:
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
         worker_id: the name in the directory, a random one when None.
         options: how to connect: credentials, TLS, names.
+        hard_exit: end the process with exit code 70, three seconds after the grace, if handlers
+            do not end though they were cancelled (in a thread, shielded, swallowing it).
 
     Raises:
         UsageError: a value that cannot be used; the text names it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has its default
         self,
         nats: NatsSource,
         telemetry: Telemetry | None = None,
@@ -59,7 +61,9 @@ class Worker:
         grace: float = 25.0,
         worker_id: str | None = None,
         options: ConnectOptions | None = None,
+        hard_exit: bool = False,
     ) -> None:
+        self._hard_exit = hard_exit
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
         if not (isfinite(grace) and 0 <= grace <= MAX_GRACE):
@@ -266,6 +270,7 @@ class Worker:
             describe(self.worker_id, self._registry.task_types(), self._concurrency),
             self._telemetry,
             self._concurrency,
+            hard_exit=self._hard_exit,
         )
 
 
