@@ -23,8 +23,14 @@ from typing import final
 from trio_dagnats.errors import DagnatsError
 
 
+class Named(Enum):
+    """A member is itself: hashed by identity, for every attempt looks several of them up."""
+
+    __hash__ = object.__hash__
+
+
 @final
-class State(Enum):
+class State(Named):
     """Where an attempt stands."""
 
     RECEIVED = auto()
@@ -40,7 +46,7 @@ class State(Enum):
 
 
 @final
-class Input(Enum):
+class Input(Named):
     """What can happen to an attempt."""
 
     NOT_A_TASK = auto()
@@ -76,7 +82,7 @@ class Input(Enum):
 
 
 @final
-class Effect(Enum):
+class Effect(Named):
     """What has to be done; at most one of a row, the last, has a result to feed."""
 
     KEEP_MESSAGE = auto()

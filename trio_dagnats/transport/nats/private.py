@@ -1,24 +1,29 @@
 """Every private name of nats-py that we touch, and the self-check that says whether they fit.
 
-Two hooks make the hot path: messages of our own subscriptions are taken at ``_process_msg``,
-before nats-py builds objects and queues for them; frames are written to ``_transport`` directly.
+Hooks make the hot path: messages of our own subscriptions are taken in the parser (``_ps``), or at
+``_process_msg`` when they came in pieces, before nats-py builds objects and queues for them; frames
+are written to ``_transport`` directly.
 Where they do not do what we know, ``connection`` uses the public path instead (rule D15).
 """
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 
 import trio
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from trio_asyncio._loop import TrioEventLoop
 
 from trio_dagnats.transport.nats.frames import Incoming, decode_headers
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
+_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\r\n").match
+_HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
 
 
 class AbortingTcp(TcpTransport):
@@ -62,12 +67,60 @@ class AbortingTcp(TcpTransport):
         return True
 
 
+class FastParser(Parser):
+    """A parser that takes whole messages of our own subscriptions without nats-py's objects.
+
+    Whatever else is in the buffer (other messages, PING, half a message) is left to nats-py.
+    """
+
+    def __init__(self, client: Client, routes: Routes) -> None:
+        super().__init__(client)
+        self._routes = routes
+
+    async def parse(self, data: bytes = b"") -> None:
+        """Take the bytes that came in."""
+        self.buf.extend(data)
+        if self.state == AWAITING_CONTROL_LINE:
+            taken = self._take_ours(bytes(self.buf))
+            if taken:
+                del self.buf[:taken]
+        if self.buf:
+            await super().parse()
+
+    def _take_ours(self, raw: bytes) -> int:
+        """Deliver whole messages from the front; return how many bytes they were."""
+        at, find, size = 0, self._routes.find, len(raw)
+        while True:
+            headers = raw.startswith(b"H", at)
+            line = (_HMSG if headers else _MSG)(raw, at)
+            if line is None or (sid := int(line[2])) < FIRST_SID:
+                return at
+            start = line.end()
+            end = start + int(line[5] if headers else line[4])
+            if end + 2 > size:
+                return at
+            head = start + int(line[4]) if headers else start
+            route = find(sid)
+            if route is not None:
+                route.deliver(_incoming(line[1], line[3], raw[start:head], raw[head:end]))
+            at = end + 2
+
+
+def _incoming(subject: bytes, reply: bytes | None, headers: bytes, body: bytes) -> Incoming:
+    told = reply.decode() if reply else ""
+    if not headers:
+        return Incoming(subject.decode(), told, body)
+    status, note, fields = decode_headers(headers)
+    return Incoming(subject.decode(), told, body, status, note, fields)
+
+
 class HookedClient(Client):
     """A client that hands messages of our own subscriptions straight to their routes."""
 
     def __init__(self, routes: Routes) -> None:
         super().__init__()
         self._routes = routes
+        self._ps = FastParser(self, routes)
         self._tcp = AbortingTcp()
         self._transport = self._tcp
 
@@ -78,13 +131,8 @@ class HookedClient(Client):
             await super()._process_msg(sid, subject, reply, data, headers or b"")
             return
         route = self._routes.find(sid)
-        if route is None:
-            return
-        if headers:
-            status, note, fields = decode_headers(headers)
-            route.deliver(Incoming(subject.decode(), reply.decode(), data, status, note, fields))
-        else:
-            route.deliver(Incoming(subject.decode(), reply.decode(), data))
+        if route is not None:
+            route.deliver(_incoming(subject, reply, headers or b"", data))
 
     def write_now(self, data: bytes) -> None:
         """Write bytes to the socket, or to its buffer."""
@@ -115,6 +163,8 @@ def hooks_fit() -> bool:
     """Say whether this nats-py still has the names that the hooks replace."""
     return (
         hasattr(Client, "_process_msg")
+        and isinstance(vars(Client()).get("_ps"), Parser)
+        and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
         and "_io_writer" in vars(AbortingTcp())
     )
