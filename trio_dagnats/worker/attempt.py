@@ -99,6 +99,7 @@ class Attempt:
         nak_delay: seconds for the next delayed hand-back.
         complaint: why the message is no task.
         settling: the scope in which an outcome is being stored.
+        returned: the handler is over, or was never called.
         over: the attempt has left the worker.
     """
 
@@ -131,6 +132,7 @@ class Attempt:
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
+    returned: bool = False
     over: bool = False
 
     def __repr__(self) -> str:
@@ -185,7 +187,8 @@ class Attempt:
             return
         self.reason = reason
         self.hasten()
-        self.scope.cancel()
+        if self.settling is not self.scope:
+            self.scope.cancel()
 
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""

@@ -137,13 +137,7 @@ async def _publish_started(attempt: Attempt) -> Input:
 
 async def _publish_outcome(attempt: Attempt) -> Input:
     assert attempt.outcome is not None
-    with trio.CancelScope(shield=True, deadline=attempt.lease_until) as scope:
-        attempt.settling = scope
-        attempt.hasten()
-        verdict = await _store_outcome(attempt)
-    attempt.settling = None
-    if scope.cancelled_caught:  # the lease has ended, or a drain was in a hurry
-        verdict = Verdict.NOT_STORED
+    verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
     attempt.verdict = verdict
     if verdict is Verdict.NOT_STORED:
         attempt.nak_delay = OUTCOME_RETRY
@@ -151,6 +145,31 @@ async def _publish_outcome(attempt: Attempt) -> Input:
     else:
         attempt.hub.watch.leave(attempt)
     return _AFTER[verdict]
+
+
+async def _store_alone(attempt: Attempt) -> Verdict:
+    """Store after the handler: its own scope is the shield, which is half the price of another.
+
+    Ended by the scope's deadline, the attempt goes to its farewell.
+    """
+    attempt.settling = attempt.scope
+    attempt.scope.shield = True
+    attempt.hasten()
+    try:
+        return await _store_outcome(attempt)
+    finally:
+        attempt.settling = None
+
+
+async def _store_shielded(attempt: Attempt) -> Verdict:
+    """Store inside the handler, whose own cancel scopes must not interrupt it."""
+    with trio.CancelScope(shield=True, deadline=attempt.lease_until) as scope:
+        attempt.settling = scope
+        attempt.hasten()
+        verdict = await _store_outcome(attempt)
+    attempt.settling = None
+    # Else the lease has ended, or a drain was in a hurry.
+    return Verdict.NOT_STORED if scope.cancelled_caught else verdict
 
 
 async def _store_outcome(attempt: Attempt) -> Verdict:

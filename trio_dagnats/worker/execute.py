@@ -164,6 +164,7 @@ def _let_pass(attempt: Attempt, error: BaseException) -> None:
 
 
 async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
+    attempt.returned = True
     if attempt.reason is not None or attempt.scope.cancel_called:
         if error is not None:
             _log_error(attempt, error, "raised after it was cancelled")
