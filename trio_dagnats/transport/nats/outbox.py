@@ -22,6 +22,8 @@ MAX_UNSENT = 1024 * 1024
 BUSY = 32
 """Deliveries in work from which on a pause pays (notes E: it hurts below, helps above)."""
 PAUSE = 0.002
+ENOUGH = 64
+"""Frames that are worth a write of their own: no pause for more."""
 FULL_SOCKET_PAUSE = 0.005
 
 
@@ -57,6 +59,7 @@ class Outbox:
         self._active = active
         self._frames: deque[Frame] = deque()
         self._queued = 0
+        self._enough = 1
         self._work = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -67,7 +70,7 @@ class Outbox:
         """Queue a frame; never waits. Senders of large data call :meth:`wait_for_room` first."""
         self._frames.append(frame)
         self._queued += len(frame.body)
-        if self._work:
+        if self._work and len(self._frames) >= self._enough:
             self._work.unpark()
 
     def put_first(self, frames: Iterable[Frame]) -> None:
@@ -101,7 +104,16 @@ class Outbox:
                 await trio.sleep(FULL_SOCKET_PAUSE)
                 continue
             await self._writer.write(self._take())
-            await trio.sleep(PAUSE if self._active() >= BUSY else 0)
+            await trio.sleep(0)
+            if len(self._frames) < ENOUGH and self._active() >= BUSY:
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Let a batch come together: until it is big enough, or for ``PAUSE``."""
+        self._enough = ENOUGH
+        with trio.move_on_after(PAUSE):
+            await self._work.park()
+        self._enough = 1
 
     def _take(self) -> list[Frame]:
         """Take the next frames, without those whose time is over (design 8.7)."""
