@@ -3,8 +3,8 @@
 Each side gets a nats-server of its own with 10 000 one-step tasks in the queue, a handler that does
 nothing, and 256 tasks at once; both publish ``step.started`` and ``step.completed`` with
 acknowledgement, then acknowledge the task. The clock runs from the first task to the closed
-connection; what a process costs to start is not in it. The sides take turns, each in a fresh process; every
-round is checked: each task completed exactly once, the queue empty.
+connection; what a process costs to start is not in it. The sides take turns, each in a fresh
+process; every round is checked: each task completed exactly once, the queue empty.
 
 Run it:  python benchmarks/throughput.py
 """

@@ -11,12 +11,13 @@ import trio
 
 from trio_dagnats.attempt.life import Effect, Input, step
 from trio_dagnats.attempt.outcome import Completed, Continued, Failed, Settlement, event_for
-from trio_dagnats.errors import BrokerError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.deadletter import keep
 from trio_dagnats.worker.settle import Claim, Verdict
+from trio_dagnats.worker.spans import outcome_span
 from trio_dagnats.worker.waits import commit_signals
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -137,7 +138,11 @@ async def _publish_started(attempt: Attempt) -> Input:
 
 async def _publish_outcome(attempt: Attempt) -> Input:
     assert attempt.outcome is not None
-    verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
+    name, attributes = outcome_span(attempt.outcome, attempt.task, attempt.iteration)
+    with attempt.hub.telemetry.span(name, attempt.trace, attributes) as span:
+        if isinstance(attempt.outcome, Failed):
+            span.record_error(DagnatsError(attempt.outcome.error))
+        verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
     attempt.verdict = verdict
     if verdict is Verdict.NOT_STORED:
         attempt.nak_delay = OUTCOME_RETRY

@@ -27,6 +27,7 @@ from trio_dagnats.worker.lease import lease_end
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import examine, parse
 from trio_dagnats.worker.slots import Share
+from trio_dagnats.worker.spans import task_attributes
 from trio_dagnats.worker.telemetry import ACTIVE_TASKS, STEP_DURATION_MS, STEP_RETRIES
 from trio_dagnats.worker.waits import ensure_note
 
@@ -115,7 +116,7 @@ async def _run_handler(attempt: Attempt) -> None:
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
         with hub.telemetry.span(
-            f"executeTask {task_type}", attempt.trace, _attributes(attempt)
+            f"executeTask {task_type}", attempt.trace, task_attributes(attempt.task, task_type)
         ) as span:
             attempt.trace = span.trace()
             outcome, error = await _call(attempt)
@@ -126,18 +127,6 @@ async def _run_handler(attempt: Attempt) -> None:
         hub.telemetry.count(ACTIVE_TASKS, -1)
         hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
     await _after_handler(attempt, outcome, error)
-
-
-def _attributes(attempt: Attempt) -> dict[str, str | int]:
-    task = attempt.task
-    attributes: dict[str, str | int] = {
-        "run_id": task.run_id,
-        "step_id": task.step_id,
-        "task_name": attempt.handler.task_type,
-    }
-    if task.workflow_name:
-        attributes["workflow_name"] = task.workflow_name
-    return attributes
 
 
 async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, final
 
 import trio
+import trio.lowlevel
 
 from trio_dagnats.transport.nats.frames import Frame
 
@@ -104,7 +105,7 @@ class Outbox:
                 await trio.sleep(FULL_SOCKET_PAUSE)
                 continue
             await self._writer.write(self._take())
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             if len(self._frames) < ENOUGH and self._active() >= BUSY:
                 await self._gather()
 
