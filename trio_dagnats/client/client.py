@@ -17,6 +17,7 @@ from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, BUCKET_WORKERS, check_run_id, run_key
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.text import parse_rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
 
 PATIENCE = 10.0
@@ -136,7 +137,7 @@ class Client:
                 for run in found
                 if workflow_name in {None, run.workflow_id} and status in {None, run.status}
             ),
-            key=lambda run: run.created_at,
+            key=lambda run: parse_rfc3339(run.created_at),
         )
 
     async def workflows(self) -> list[WorkflowDef]:
