@@ -279,6 +279,30 @@ async def test_a_lost_lease_ends_the_attempt_and_says_nothing(autojump_clock: Mo
         assert [answer[2] for answer in harness.server.answers] == ["+ACK"]
 
 
+async def test_a_second_delivery_of_a_task_that_runs_here_does_not_run_it_again(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    """A server that was killed may hand out again what its worker still holds."""
+    worker = Worker(harness.broker)
+    calls = 0
+
+    @worker.handle("t")
+    async def handler(ctx: TaskContext) -> int:
+        nonlocal calls
+        calls += 1
+        await trio.sleep(20)
+        return calls
+
+    async with worker:
+        await put(harness, "task.t.r", b'{"run_id":"r","step_id":"s"}')
+        await trio.sleep(1)
+        harness.server.stream("TASK_QUEUES").consumers["workers-t"].nak(1, 0.0)
+        await trio.sleep(60)
+
+    assert calls == 1
+    assert [answer[2] for answer in harness.server.answers] == ["+ACK"]
+
+
 async def test_a_worker_group_gets_only_its_own_tasks(
     autojump_clock: MockClock, harness: Harness
 ) -> None:

@@ -160,6 +160,19 @@ async def test_an_answer_whose_time_is_over_is_not_sent(bench: Bench, sink: Sink
         assert await state(bench) == (0, 1)
 
 
+async def test_a_forgotten_delivery_is_never_answered(bench: Bench, sink: Sink) -> None:
+    await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(1, 5.0)
+        (delivery,) = await sink.wait(1)
+        delivery.forget()
+        delivery.ack()
+        await bench.store(bench.subject("fence"))
+
+        assert await state(bench) == (0, 1)
+
+
 async def test_a_pull_without_messages_gives_its_credits_back(bench: Bench, sink: Sink) -> None:
     await bench.consumer()
     async with bench.broker.intake(bench.queue, "c", sink) as intake:

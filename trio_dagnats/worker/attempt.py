@@ -43,6 +43,7 @@ class Hub:
 
     Attributes:
         live: the attempts that are not over, in the order of their arrival.
+        dispatches: the same by dispatch.
         young: attempts that may end before they are worth watching.
         draining: set when the worker begins to drain.
         threads: bounds the trio threads of synchronous handlers.
@@ -63,6 +64,7 @@ class Hub:
     threads: trio.CapacityLimiter
     chores: trio.Nursery
     live: "dict[Attempt, None]" = field(default_factory=dict)
+    dispatches: "dict[int, Attempt]" = field(default_factory=dict)
     draining: trio.Event = field(default_factory=trio.Event)
     skipped: int = 0
 

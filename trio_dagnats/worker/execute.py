@@ -73,6 +73,7 @@ async def execute(attempt: Attempt) -> None:
     """
     hub = attempt.hub
     hub.live[attempt] = None
+    hub.dispatches[attempt.dispatch] = attempt
     hub.young.add(attempt)
     try:
         await _guarded(attempt)
@@ -80,6 +81,8 @@ async def execute(attempt: Attempt) -> None:
         attempt.over = True
         hub.young.discard(attempt)
         del hub.live[attempt]
+        if hub.dispatches.get(attempt.dispatch) is attempt:
+            del hub.dispatches[attempt.dispatch]
         if attempt.task is not NO_TASK:
             hub.watch.leave(attempt)
         hub.slots.ended(attempt.share)
@@ -195,6 +198,8 @@ async def _farewell(attempt: Attempt) -> None:
     with trio.CancelScope(shield=True, deadline=limit):
         await _answer(attempt, attempt.reason)
     _answer_at_last(attempt)
+    if attempt.reason is CancelReason.LEASE_LOST:
+        attempt.delivery.forget()
 
 
 async def _answer(attempt: Attempt, reason: CancelReason) -> None:

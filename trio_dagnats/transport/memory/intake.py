@@ -48,6 +48,10 @@ class MemoryDelivery:
         """See the port."""
         self._answer("+TERM", lambda: self._consumer.ack(self.stream_sequence), not_after)
 
+    def forget(self) -> None:
+        """See the port."""
+        self._answered = True
+
     async def renew(self, *, deadline: float) -> float:
         """See the port."""
         await self._line.turn(deadline)

@@ -72,6 +72,12 @@ class NatsDelivery:
                 continue
             return frame.sent_at
 
+    def forget(self) -> None:
+        """See the port."""
+        if not self._answered:
+            self._answered = True
+            self._link.active -= 1
+
     def _answer(self, body: bytes, not_after: float) -> None:
         if self._answered:
             return
