@@ -235,10 +235,9 @@ async def test_continue_from_a_plain_handler_is_refused(
     assert "agent_loop" in found.error
 
 
-async def test_a_plain_function_runs_in_a_thread_and_may_use_its_context(
-    autojump_clock: MockClock,
-    harness: Harness,
-) -> None:
+async def test_a_plain_function_runs_in_a_thread_and_may_use_its_context(harness: Harness) -> None:
+    """In real time: a virtual clock does not know that a thread is still at work."""
+
     def handler(ctx: TaskContext) -> str:
         trio.from_thread.run(ctx.checkpoint, {"at": 1})
         found = trio.from_thread.run(ctx.load_checkpoint)
