@@ -12,6 +12,8 @@ logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
 def main() -> None:
     """Serve a task that takes an hour."""
+    sys.stdout.write("imported\n")
+    sys.stdout.flush()
     url, grace, *more = sys.argv[1:]
     stubborn = bool(more)
     worker = Worker(url, grace=float(grace), hard_exit=stubborn)
