@@ -16,7 +16,8 @@ Layers; imports point down only, and a test checks it on the real imports::
 importing this package changes nothing in the process.
 """
 
-from trio_dagnats.client import Client, Retry, Run, Workflow
+from typing import TYPE_CHECKING
+
 from trio_dagnats.errors import (
     DagnatsError,
     Fatal,
@@ -33,6 +34,9 @@ from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.telemetry import Telemetry
 from trio_dagnats.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from trio_dagnats.client import Client, Retry, Run, Workflow
 
 __all__ = [
     "CancelReason",
@@ -54,3 +58,15 @@ __all__ = [
     "is_fatal",
     "is_retryable",
 ]
+
+_OF_THE_CLIENT = frozenset({"Client", "Retry", "Run", "Workflow"})
+
+
+def __getattr__(name: str) -> object:
+    """Load the client when it is first asked for: a worker in production never does."""
+    if name not in _OF_THE_CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trio_dagnats import client  # noqa: PLC0415 - see above
+
+    found: object = getattr(client, name)
+    return found
