@@ -4,18 +4,13 @@ import base64
 from collections.abc import Callable
 from typing import final
 
-from trio_dagnats.local.engine.state import Action, Book, Effect, Kind, RunState, Timer
-from trio_dagnats.wire.events import EventType
+from trio_dagnats.local.engine.state import ENDED, Action, Book, Effect, Kind, RunState, Timer
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
 
 MS = 1_000_000
-ENDED = {
-    RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
-    RunStatus.FAILED: EventType.WORKFLOW_FAILED,
-}
 
 
 @final

@@ -8,18 +8,13 @@ from dataclasses import dataclass, field
 from typing import final
 
 from trio_dagnats.local.engine.inputs import instance_id, read_items, resolve_input, split_instance
-from trio_dagnats.local.engine.state import Action, Effect, Kind, RunState
+from trio_dagnats.local.engine.state import ENDED, Action, Effect, Kind, RunState
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import EventType, FailureType
 from trio_dagnats.wire.names import history_subject, task_subject
-from trio_dagnats.wire.run import RunStatus
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, rfc3339
 
-_ENDS = {
-    RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
-    RunStatus.FAILED: EventType.WORKFLOW_FAILED,
-}
 _RETRIES = frozenset({Action.RETRY_BACKOFF, Action.RETRY_AFTER})
 
 
@@ -56,7 +51,7 @@ def _event(effect: Effect, state: RunState) -> Outgoing:
         Kind.SLEEP_STARTED: EventType.SLEEP_STARTED,
         Kind.SLEEP_COMPLETED: EventType.SLEEP_COMPLETED,
         Kind.STEP_TIMED_OUT: EventType.STEP_FAILED,
-        Kind.RUN_ENDED: _ENDS.get(state.run.status, EventType.WORKFLOW_FAILED),
+        Kind.RUN_ENDED: ENDED.get(state.run.status, EventType.WORKFLOW_FAILED),
     }
     run_id = state.run.run_id
     body: dict[str, object] = {"type": kinds[effect.kind].value, "run_id": run_id}

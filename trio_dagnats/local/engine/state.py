@@ -11,11 +11,17 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.run import WorkflowRun
+from trio_dagnats.wire.events import EventType
+from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.text import compact
 from trio_dagnats.wire.workflow import WorkflowDef, told
 
 BOOK = "local_engine"
+ENDED = {
+    RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
+    RunStatus.FAILED: EventType.WORKFLOW_FAILED,
+}
+"""How a run's end is told to the history; a cancellation is told by whoever asked for it."""
 
 
 class Kind(StrEnum):

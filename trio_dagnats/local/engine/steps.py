@@ -17,7 +17,6 @@ from trio_dagnats.wire.events import (
     FailureType,
     HistoryEvent,
 )
-from trio_dagnats.wire.retry import MAX_DELAY_NS
 from trio_dagnats.wire.run import ZERO_TIME, MapInstance, StepState, StepStatus
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
@@ -140,7 +139,7 @@ def _retry(draft: Draft, step: StepDef, failure: _Failure, attempt: int) -> bool
         wanted = failure.retry_after_ms or MIN_RETRY_AFTER_MS
         delay_ns = min(max(wanted, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS) * MS
     else:
-        action, delay_ns = Action.RETRY_BACKOFF, min(policy.delay_ns(attempt), MAX_DELAY_NS)
+        action, delay_ns = Action.RETRY_BACKOFF, policy.delay_ns(attempt)
     timer = draft.id(step.id, action.value, attempt)
     draft.start_timer(timer, action, delay_ns, step.id, attempt)
     return True
