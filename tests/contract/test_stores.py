@@ -2,9 +2,10 @@
 
 import pytest
 import trio
-from contract_bench import Bench
+from contract_bench import PATIENCE, Bench
 
-from trio_dagnats.errors import Conflict, Missing, TooLarge
+from trio_dagnats.errors import BrokerError, Conflict, Missing, NotStored, TooLarge
+from trio_dagnats.transport.port import Stored
 
 
 async def test_a_stored_message_is_read_back_as_it_was(bench: Bench) -> None:
@@ -176,3 +177,111 @@ async def test_a_subject_without_messages_has_no_last_record(bench: Bench) -> No
 async def test_streams_that_exist_are_known(bench: Bench) -> None:
     assert await bench.broker.has_stream(bench.stream, deadline=bench.soon)
     assert not await bench.broker.has_stream("NONE", deadline=bench.soon)
+
+
+class Told:
+    """Collects what posts became, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.results: list[Stored | BrokerError] = []
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def __call__(self, result: Stored | BrokerError) -> None:
+        self.results.append(result)
+        self._lot.unpark_all()
+
+    async def wait(self, count: int = 1) -> list[Stored | BrokerError]:
+        with trio.fail_after(PATIENCE):
+            while len(self.results) < count:
+                await self._lot.park()
+        return self.results
+
+
+async def test_a_post_is_stored_and_told_with_its_sequence(bench: Bench) -> None:
+    told = Told()
+
+    bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+
+    (result,) = await told.wait()
+    last = await bench.broker.last_record(bench.stream, bench.subject("a"), deadline=bench.soon)
+    assert isinstance(result, Stored)
+    assert last is not None
+    assert (last.sequence, last.body, last.headers["Nats-Msg-Id"]) == (result.sequence, b"1", "i")
+
+
+async def test_nobody_is_told_of_a_post_before_the_call_has_returned(bench: Bench) -> None:
+    told = Told()
+
+    bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+
+    assert not told.results
+    await told.wait()
+
+
+async def test_posts_keep_their_order(bench: Bench) -> None:
+    told = Told()
+    for number in range(3):
+        bench.broker.post(
+            bench.subject("a"), b"x", msg_id=f"{number}", deadline=bench.soon, done=told
+        )
+
+    results = await told.wait(3)
+    records = await bench.broker.records(bench.stream, bench.subject("a"), deadline=bench.soon)
+
+    assert [r.sequence for r in results if isinstance(r, Stored)] == [r.sequence for r in records]
+    assert [r.headers["Nats-Msg-Id"] for r in records] == ["0", "1", "2"]
+
+
+async def test_a_second_post_of_one_id_is_told_as_a_duplicate(bench: Bench) -> None:
+    told = Told()
+    first = await bench.broker.store(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon)
+
+    bench.broker.post(bench.subject("a"), b"2", msg_id="i", deadline=bench.soon, done=told)
+
+    (result,) = await told.wait()
+    assert result == Stored(sequence=first.sequence, duplicate=True)
+
+
+async def test_a_post_that_no_stream_takes_is_told_as_a_refusal(bench: Bench) -> None:
+    told = Told()
+
+    bench.broker.post("nowhere.at.all", b"1", msg_id="i", deadline=bench.soon, done=told)
+
+    (result,) = await told.wait()
+    assert isinstance(result, Missing)
+
+
+async def test_a_post_that_is_too_large_is_not_taken(bench: Bench) -> None:
+    body = b"x" * (bench.broker.max_payload + 1)
+
+    posted = bench.broker.post(
+        bench.subject("a"), body, msg_id="i", deadline=bench.soon, done=Told()
+    )
+
+    assert posted is None
+
+
+async def test_an_abandoned_post_is_told_to_nobody(bench: Bench) -> None:
+    told, other = Told(), Told()
+    posted = bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    assert posted is not None
+
+    posted.abandon()
+    bench.broker.post(bench.subject("a"), b"2", msg_id="j", deadline=bench.soon, done=other)
+
+    await other.wait()
+    assert not told.results
+
+
+async def test_a_post_whose_deadline_is_moved_into_the_past_is_told_as_not_stored(
+    bench: Bench,
+) -> None:
+    told = Told()
+    posted = bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    assert posted is not None
+
+    posted.deadline = trio.current_time() - 1
+
+    (result,) = await told.wait()
+    # A server that is quick enough may have acknowledged it before anybody looked at the clock.
+    assert isinstance(result, NotStored | Stored)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
+from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.receiving import Delivery, Intake, IntakeSink
 from trio_dagnats.transport.values import (
     FOREVER,
@@ -38,6 +39,8 @@ __all__ = [
     "IntakeSink",
     "Message",
     "OnMessage",
+    "OnStored",
+    "Posted",
     "PullEnd",
     "Record",
     "Stored",
@@ -48,6 +51,23 @@ __all__ = [
 OnMessage = Callable[[Message | None], None]
 """Called by the transport for each message; must not wait or raise. ``None`` means that the
 connection was lost and is back: messages may have been missed, so look again."""
+
+OnStored = Callable[[Stored | BrokerError], None]
+"""Called by the transport, once, with what became of a post; must not wait or raise."""
+
+
+class Posted(Protocol):
+    """A post that waits for its acknowledgement.
+
+    Attributes:
+        deadline: trio time; may be moved, and is looked at a few times a second.
+    """
+
+    deadline: float
+
+    def abandon(self) -> None:
+        """Forget it: nobody is told any more, and what is still queued is not sent."""
+        ...
 
 
 @runtime_checkable
@@ -117,6 +137,38 @@ class Broker(Protocol):
             Conflict: the condition does not hold.
             TooLarge: more than ``max_payload``; nothing was sent.
             Missing: no stream takes this subject.
+        """
+        ...
+
+    def post(  # noqa: PLR0913 - one publish, six facts about it
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+        resend_expect: int | None = None,
+        deadline: float,
+        done: OnStored,
+    ) -> Posted | None:
+        """Publish to a stream as :meth:`store` does, but without a task that waits for it.
+
+        The hot half of a worker: two of these are sent for every task, and a trio task that waits
+        costs more than the message. Never waits; ``done`` is called later, never from in here.
+
+        Args:
+            subject: as in ``store``, like everything but ``done``.
+            body: the bytes.
+            msg_id: ``Nats-Msg-Id``.
+            headers: more headers.
+            resend_expect: the condition for sends after the first one.
+            deadline: trio time.
+            done: gets the acknowledgement; or ``NotStored`` when the deadline has passed (it may
+                or may not be stored); or another error for a refusal that ``store`` would look
+                into and perhaps outwait: call that then, under the same id.
+
+        Returns:
+            None if it cannot be queued now (too much is, or it is too large): call ``store``.
         """
         ...
 

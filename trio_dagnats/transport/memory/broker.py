@@ -2,18 +2,19 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import count
+from functools import partial
 from typing import final
 
 import trio
 
-from trio_dagnats.errors import Missing, NotStored
+from trio_dagnats.errors import TooLarge
+from trio_dagnats.transport.memory import core
 from trio_dagnats.transport.memory.intake import MemoryIntake
 from trio_dagnats.transport.memory.line import Line
-from trio_dagnats.transport.memory.server import MemoryServer, Subscription
+from trio_dagnats.transport.memory.posts import SILENCE, Post
+from trio_dagnats.transport.memory.server import MemoryServer
 from trio_dagnats.transport.memory.streams import Stream
 from trio_dagnats.transport.port import (
-    FOREVER,
     NO_HEADERS,
     ConsumerSpec,
     ConsumerState,
@@ -21,6 +22,7 @@ from trio_dagnats.transport.port import (
     IntakeSink,
     Message,
     OnMessage,
+    OnStored,
     Record,
     Stored,
     StreamSpec,
@@ -29,10 +31,6 @@ from trio_dagnats.transport.rules import OPERATION, check_size, entry_of, no_buc
 from trio_dagnats.wire.names import kv_subject
 
 ABORT_AFTER = 35.0
-SILENCE = 5.0
-"""Seconds without an acknowledgement after which a store is sent again, as on a real connection."""
-
-_inboxes = count(1)
 
 
 @final
@@ -91,27 +89,7 @@ class MemoryBroker:
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """See the port."""
         self._check_size(subject, body, NO_HEADERS)
-        deadline = trio.current_time() + timeout
-        answers: list[Message] = []
-        answered = trio.Event()
-
-        def take(message: Message) -> None:
-            answers.append(message)
-            answered.set()
-
-        inbox = Subscription(f"_INBOX.{next(_inboxes)}", "", take)
-        self._server.subscribe(inbox)
-        try:
-            await self._line.turn(deadline)
-            if not self._server.publish(Message(subject=subject, body=body, reply=inbox.pattern)):
-                raise Missing(f"nobody serves {subject!r} on this server")
-            with trio.move_on_at(deadline):
-                await answered.wait()
-        finally:
-            self._server.unsubscribe(inbox)
-        if not answers:
-            raise NotStored(f"no answer from {subject!r} within {timeout:g} s")
-        return answers[0]
+        return await core.ask(self._server, self._line, subject, body, timeout)
 
     async def store(  # noqa: PLR0913 - the port's signature
         self,
@@ -136,25 +114,41 @@ class MemoryBroker:
             await self._line.wait(SILENCE, deadline)
             resent = True
 
+    def post(  # noqa: PLR0913 - the port's signature
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+        resend_expect: int | None = None,
+        deadline: float,
+        done: OnStored,
+    ) -> Post | None:
+        """See the port; here it is a task of the server's."""
+        try:
+            self._check_size(subject, body, headers)
+        except TooLarge:
+            return None
+        post = Post(
+            self._server,
+            self._line,
+            partial(self._server.store, subject, body, headers, msg_id),
+            resend_expect,
+            deadline,
+            done,
+            self._loses_ack,
+        )
+        post.begin()
+        return post
+
     @asynccontextmanager
     async def listen(
         self, subject: str, on_message: OnMessage, *, queue: str = ""
     ) -> AsyncIterator[None]:
         """See the port."""
-        await self._line.turn(FOREVER)
-
-        def deliver(message: Message) -> None:
-            if self.connected:
-                on_message(message)
-
-        subscription = Subscription(subject, queue, deliver)
-        self._server.subscribe(subscription)
-        self._line.listeners.append(on_message)
-        try:
+        async with core.listening(self._server, self._line, subject, on_message, queue):
             yield
-        finally:
-            self._line.listeners.remove(on_message)
-            self._server.unsubscribe(subscription)
 
     @asynccontextmanager
     async def intake(

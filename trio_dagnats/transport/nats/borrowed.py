@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 
 from trio_dagnats.errors import ConnectError, NotStored, UsageError
 from trio_dagnats.transport.nats.broker import NatsBroker
-from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
@@ -109,9 +109,8 @@ class BorrowedPath:
 
         async def publish() -> None:
             for frame in frames:
-                await self._client.publish(
-                    frame.subject, frame.body, frame.reply, dict(frame.headers) or None
-                )
+                headers = decode_headers(frame.head)[2] if frame.head else None
+                await self._client.publish(frame.subject, frame.body, frame.reply, headers)
 
         try:
             await trio_asyncio.aio_as_trio(publish, loop=self._loop)()

@@ -8,13 +8,13 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import Missing, NotStored
-from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject
+from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
 from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Publisher
+from trio_dagnats.transport.nats.stores import Post, Publisher
 from trio_dagnats.transport.port import (
     NO_HEADERS,
     ConsumerSpec,
@@ -23,6 +23,7 @@ from trio_dagnats.transport.port import (
     IntakeSink,
     Message,
     OnMessage,
+    OnStored,
     Record,
     Stored,
     StreamSpec,
@@ -60,7 +61,7 @@ class NatsBroker:
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
     ) -> None:
         """See the port."""
-        frame = Frame(check_subject(subject), body, reply=reply, headers=headers)
+        frame = Frame(check_subject(subject), body, reply=reply, head=encode_headers(headers))
         check_size(frame.size, subject, self.max_payload)
         await trio.lowlevel.checkpoint()
         await self._link.outbox.wait_for_room()
@@ -99,6 +100,28 @@ class NatsBroker:
             expect_last=expect_last,
             resend_expect=resend_expect,
             deadline=deadline,
+        )
+
+    def post(  # noqa: PLR0913 - the port's signature
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+        resend_expect: int | None = None,
+        deadline: float,
+        done: OnStored,
+    ) -> Post | None:
+        """See the port."""
+        return self._publisher.post(
+            check_subject(subject),
+            body,
+            msg_id=msg_id,
+            headers=headers,
+            resend_expect=resend_expect,
+            deadline=deadline,
+            done=done,
         )
 
     @asynccontextmanager

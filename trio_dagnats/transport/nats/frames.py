@@ -21,34 +21,34 @@ class Frame:
         subject: where it goes.
         body: the bytes.
         reply: where the answer shall go, empty for none.
-        headers: its headers.
+        head: its headers as :func:`encode_headers` writes them, empty for none.
         not_after: trio time after which it is dropped instead of sent.
 
     Attributes:
         sent_at: trio time of its first write, 0 while it is queued.
     """
 
-    __slots__ = ("body", "headers", "not_after", "reply", "sent_at", "subject")
+    __slots__ = ("body", "head", "not_after", "reply", "sent_at", "subject")
 
     def __init__(
         self,
         subject: str,
         body: bytes,
         reply: str = "",
-        headers: Mapping[str, str] = NO_HEADERS,
+        head: bytes = b"",
         not_after: float = FOREVER,
     ) -> None:
         self.subject = subject
         self.body = body
         self.reply = reply
-        self.headers = headers
+        self.head = head
         self.not_after = not_after
         self.sent_at = 0.0
 
     @property
     def size(self) -> int:
         """Bytes that count for ``max_payload``: headers and body (notes A2)."""
-        return len(self.body) + (len(encode_headers(self.headers)) if self.headers else 0)
+        return len(self.head) + len(self.body)
 
 
 class Incoming(NamedTuple):
@@ -84,17 +84,18 @@ def check_subject(subject: str) -> str:
 def encode(frame: Frame) -> bytes:
     """Write a PUB or HPUB."""
     reply = f" {frame.reply}" if frame.reply else ""
-    body = frame.body
-    if not frame.headers:
+    head, body = frame.head, frame.body
+    if not head:
         return b"%b%b\r\n" % (f"PUB {frame.subject}{reply} {len(body)}\r\n".encode(), body)
-    head = encode_headers(frame.headers)
     size = len(head)
     line = f"HPUB {frame.subject}{reply} {size} {size + len(body)}\r\n"
     return b"%b%b%b\r\n" % (line.encode(), head, body)
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Write headers; line breaks in a value become blanks, as nats-py has it."""
+    """Write headers, empty for none; line breaks in a value become blanks, as nats-py has it."""
+    if not headers:
+        return b""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
         lines = "".join([f"{name}: {_one_line(value)}\r\n" for name, value in headers.items()])

@@ -73,7 +73,7 @@ class JsApi:
 
     async def ask(self, frame: Frame, deadline: float) -> Incoming:
         """Send a request that may be sent again, and return its answer, whatever it is."""
-        again = partial(Frame, frame.subject, frame.body, "", frame.headers, deadline)
+        again = partial(Frame, frame.subject, frame.body, "", frame.head, deadline)
         answer, _ = await self._link.requests.ask(frame, deadline=deadline, again=again)
         return answer
 

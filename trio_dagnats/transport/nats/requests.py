@@ -1,14 +1,14 @@
 """Requests in flight: one inbox, one table, no asyncio future and no timer per request.
 
-The reply hook pops the entry, then reschedules the waiting trio task (rules D2, D3). One task
-looks at the table now and then for deadlines and silence; a reconnect sends again, in order, what
-had been sent before (rule D5).
+The reply hook pops the entry and tells its owner: a trio task that is rescheduled, or a callback
+(rules D2, D3). One task looks at the table now and then for deadlines and silence; a reconnect
+sends again, in order, what had been sent before (rule D5).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from secrets import token_hex
-from typing import final
+from typing import Protocol, final
 
 import outcome
 import trio
@@ -25,32 +25,64 @@ SILENCE = 5.0
 Again = Callable[[], Frame]
 
 
-@final
-class Pending:
+class Request(Protocol):
     """A request that waits for its answer.
 
-    Args:
-        task: who waits.
-        frame: what was queued.
-        again: makes what to send after a reconnect or silence; None to give up then.
+    Attributes:
+        frame: what was queued; another one once it was sent again.
         deadline: trio time.
+        sends: how often it was sent.
+        token: its number in the table.
     """
 
-    __slots__ = ("again", "deadline", "frame", "sends", "task")
+    frame: Frame
+    deadline: float
+    sends: int
+    token: str
 
-    def __init__(
-        self, task: trio.lowlevel.Task, frame: Frame, again: Again | None, deadline: float
-    ) -> None:
-        self.task = task
-        self.frame = frame
-        self.again = again
-        self.deadline = deadline
-        self.sends = 1
+    def again(self) -> Frame | None:
+        """Make what to send after a reconnect or silence; None to give up then."""
+        ...
+
+    def answered(self, message: Incoming) -> None:
+        """Take the answer; must not wait or raise."""
+        ...
+
+    def failed(self, error: "NotStored | Lost") -> None:
+        """Take the news that there will be none; must not wait or raise."""
+        ...
 
 
 @final
 class Lost(Exception):  # noqa: N818 - named for what happened; never leaves this room
     """The connection was lost under a request that must not be sent again by itself."""
+
+
+@final
+class _Asked:
+    """A request for which a trio task waits."""
+
+    __slots__ = ("_remake", "answer", "deadline", "frame", "sends", "task", "token")
+
+    answer: Incoming
+
+    def __init__(self, frame: Frame, remake: Again | None, deadline: float) -> None:
+        self.frame = frame
+        self.deadline = deadline
+        self.sends = 1
+        self.token = ""
+        self.task = trio.lowlevel.current_task()
+        self._remake = remake
+
+    def again(self) -> Frame | None:
+        return self._remake() if self._remake is not None else None
+
+    def answered(self, message: Incoming) -> None:
+        self.answer = message
+        trio.lowlevel.reschedule(self.task)
+
+    def failed(self, error: NotStored | Lost) -> None:
+        trio.lowlevel.reschedule(self.task, outcome.Error(error))
 
 
 @final
@@ -67,7 +99,7 @@ class Requests:
         self._prefix = f"{inbox}."
         self._cut = len(self._prefix)
         self._numbers = count(1)
-        self._table: dict[str, Pending] = {}
+        self._table: dict[str, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -93,34 +125,47 @@ class Requests:
             NotStored: no answer in time.
             Lost: the connection was lost, and there is nothing to send again.
         """
-        token = str(next(self._numbers))
+        asked = _Asked(frame, again, deadline)
+        self.send(asked)
+
+        def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self.drop(asked)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
+        return asked.answer, asked.sends
+
+    def send(self, request: Request) -> None:
+        """Queue a request's frame; its owner is told what became of it. Never waits."""
+        frame = request.frame
+        request.token = token = str(next(self._numbers))
         frame.reply = self._prefix + token
         if not frame.subject:
             frame.subject, frame.reply = frame.reply, ""
-        pending = Pending(trio.lowlevel.current_task(), frame, again, deadline)
         if not self._table:
             self._filled.unpark_all()
-        self._table[token] = pending
+        self._table[token] = request
         self._outbox.put(frame)
 
-        def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            self._table.pop(token, None)
-            pending.frame.not_after = 0.0  # if it is still queued it is not sent any more
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        answer: Incoming = await trio.lowlevel.wait_task_rescheduled(leave)
-        return answer, pending.sends
+    def drop(self, request: Request) -> None:
+        """Forget a request: its owner hears nothing more, what is still queued is not sent."""
+        self._table.pop(request.token, None)
+        request.frame.not_after = 0.0
 
     def answered(self, message: Incoming) -> None:
         """Take an answer from the inbox; late ones find nobody."""
-        pending = self._table.pop(message.subject[self._cut :], None)
-        if pending is not None:
-            trio.lowlevel.reschedule(pending.task, outcome.Value(message))
+        request = self._table.pop(message.subject[self._cut :], None)
+        if request is not None:
+            request.answered(message)
 
     def reconnected(self) -> None:
         """Send again what had been sent on the old connection, before anything new."""
-        sent = [(token, p) for token, p in self._table.items() if p.frame.sent_at]
-        self._outbox.put_first(self._again(sent))
+        sent = [request for request in self._table.values() if request.frame.sent_at]
+        frames = [(request, _again(request)) for request in sent]
+        self._outbox.put_first(frame for _, frame in frames if frame is not None)
+        for request, frame in frames:
+            if frame is None:
+                self._fail(request, Lost())
 
     async def sweep(self) -> None:
         """End requests whose deadline has passed and break silences, until cancelled."""
@@ -129,33 +174,32 @@ class Requests:
                 await self._filled.park()
             await trio.sleep(SWEEP)
             now = trio.current_time()
-            late = [token for token, p in self._table.items() if p.deadline <= now]
-            for token in late:
-                self._fail(token, NotStored("the server did not answer in time"))
-            silent = [
-                (token, p)
-                for token, p in self._table.items()
-                if p.again is not None and p.frame.sent_at and now - p.frame.sent_at > SILENCE
-            ]
-            for frame in self._again(silent):
-                self._outbox.put(frame)
+            for late in [r for r in self._table.values() if r.deadline <= now]:
+                self._fail(late, NotStored("the server did not answer in time"))
+            for silent in [r for r in self._table.values() if _is_silent(r, now)]:
+                frame = _again(silent)
+                if frame is not None:
+                    self._outbox.put(frame)
 
-    def _again(self, pendings: list[tuple[str, Pending]]) -> Iterator[Frame]:
-        for token, pending in pendings:
-            if pending.again is None:
-                self._fail(token, Lost())
-                continue
-            pending.sends += 1
-            reply = pending.frame.reply
-            pending.frame.not_after = 0.0
-            pending.frame = pending.again()
-            pending.frame.reply = reply
-            yield pending.frame
+    def _fail(self, request: Request, error: NotStored | Lost) -> None:
+        self.drop(request)
+        request.failed(error)
 
-    def _fail(self, token: str, error: Exception) -> None:
-        pending = self._table.pop(token)
-        pending.frame.not_after = 0.0
-        trio.lowlevel.reschedule(pending.task, outcome.Error(error))
+
+def _again(request: Request) -> Frame | None:
+    """Put a new frame in the place of a request's old one, which is not sent any more."""
+    frame = request.again()
+    if frame is not None:
+        request.sends += 1
+        frame.reply = request.frame.reply
+        request.frame.not_after = 0.0
+        request.frame = frame
+    return frame
+
+
+def _is_silent(request: Request, now: float) -> bool:
+    sent_at = request.frame.sent_at
+    return sent_at > 0 and now - sent_at > SILENCE
 
 
 def new_inbox(prefix: str = "_INBOX") -> str:

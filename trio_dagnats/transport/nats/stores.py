@@ -1,28 +1,28 @@
 """Publishing to streams with acknowledgement: the hot half of the transport."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import final
 
 from pydantic_core import from_json
 
-from trio_dagnats.errors import Missing
-from trio_dagnats.transport.nats.frames import Frame
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, raise_api_error
+from trio_dagnats.errors import BrokerError, Missing, NotStored
+from trio_dagnats.transport.nats.frames import Frame, Incoming, encode_headers
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, ApiError, JsApi, raise_api_error
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.port import NO_HEADERS, Stored
+from trio_dagnats.transport.nats.requests import Lost
+from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
 from trio_dagnats.transport.rules import check_size
 
 MSG_ID = "Nats-Msg-Id"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
-HEADERS_MOST = 4096
-"""Bytes that our headers stay below: smaller bodies need no exact look at their size."""
 BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
 """JetStream errors that pass: no quorum, out of memory or store for now, too many in flight."""
 
 
 @final
 class Publisher:
-    """Stores messages; see ``port.Broker.store``."""
+    """Stores messages; see ``port.Broker.store`` and ``post``."""
 
     def __init__(self, link: Link, api: JsApi) -> None:
         self._link = link
@@ -40,17 +40,15 @@ class Publisher:
         deadline: float,
     ) -> Stored:
         """Publish until the server has answered for good, or the deadline has passed."""
-        frame = Frame(subject, body, "", _headers(headers, msg_id, expect_last), deadline)
-        most = self._link.path.max_payload
-        if len(body) + HEADERS_MOST > most:
-            check_size(frame.size, subject, most)
+        frame = Frame(subject, body, "", _head(headers, msg_id, expect_last), deadline)
+        check_size(frame.size, subject, self._link.path.max_payload)
         if self._link.outbox.full:
             await self._link.outbox.wait_for_room()
         tries = sends = 0
 
         def again() -> Frame:
             expect = expect_last if resend_expect is None else resend_expect
-            return Frame(subject, body, "", _headers(headers, msg_id, expect), deadline)
+            return Frame(subject, body, "", _head(headers, msg_id, expect), deadline)
 
         while True:
             answer, times = await self._link.requests.ask(frame, deadline=deadline, again=again)
@@ -65,16 +63,83 @@ class Publisher:
             tries += 1
             frame = again()
 
+    def post(  # noqa: PLR0913 - the port's signature
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        msg_id: str,
+        headers: Mapping[str, str],
+        resend_expect: int | None,
+        deadline: float,
+        done: OnStored,
+    ) -> "Post | None":
+        """Publish without a task that waits; see ``port.Broker.post``."""
+        frame = Frame(subject, body, "", _head(headers, msg_id, None), deadline)
+        if frame.size > self._link.path.max_payload or self._link.outbox.full:
+            return None
+        post = Post(self._link, frame, partial(_head, headers, msg_id, resend_expect), done)
+        self._link.requests.send(post)
+        return post
 
-def _headers(headers: Mapping[str, str], msg_id: str, expect: int | None) -> Mapping[str, str]:
+
+@final
+class Post:
+    """A publish for which no task waits; see ``port.Posted``. One is made for every event.
+
+    Args:
+        link: the connection.
+        frame: the first send; its ``not_after`` is the deadline.
+        head: makes the headers of further sends.
+        done: told what became of it.
+    """
+
+    __slots__ = ("_done", "_head", "_link", "deadline", "frame", "sends", "token")
+
+    def __init__(self, link: Link, frame: Frame, head: Callable[[], bytes], done: OnStored) -> None:
+        self.frame = frame
+        self.deadline = frame.not_after
+        self.sends = 1
+        self.token = ""
+        self._head = head
+        self._done = done
+        self._link = link
+
+    def again(self) -> Frame:
+        """See ``requests.Request``."""
+        return Frame(self.frame.subject, self.frame.body, "", self._head(), self.deadline)
+
+    def answered(self, message: Incoming) -> None:
+        """See ``requests.Request``."""
+        self._done(self._verdict(message))
+
+    def failed(self, error: NotStored | Lost) -> None:
+        """See ``requests.Request``; it is never lost, for it can be sent again."""
+        self._done(NotStored(str(error)))
+
+    def abandon(self) -> None:
+        """See ``port.Posted``."""
+        self._link.requests.drop(self)
+
+    def _verdict(self, message: Incoming) -> Stored | BrokerError:
+        if message.status:
+            return Missing(f"nobody takes {self.frame.subject!r} for now")
+        try:
+            stored = _read(message.body, resent=self.sends > 1)
+        except BrokerError as error:
+            return error
+        return stored or ApiError(0, "refused for now")
+
+
+def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
     if not msg_id and expect is None:
-        return headers
+        return encode_headers(headers)
     full = dict(headers) if headers is not NO_HEADERS else {}
     if msg_id:
         full[MSG_ID] = msg_id
     if expect is not None:
         full[EXPECT] = str(expect)
-    return full
+    return encode_headers(full)
 
 
 def _read(body: bytes, *, resent: bool) -> Stored | None:

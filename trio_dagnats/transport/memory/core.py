@@ -1,0 +1,62 @@
+"""Core messages of the in-memory broker: requests and subscriptions."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+
+import trio
+
+from trio_dagnats.errors import Missing, NotStored
+from trio_dagnats.transport.memory.line import Line
+from trio_dagnats.transport.memory.server import MemoryServer, Subscription
+from trio_dagnats.transport.port import FOREVER, Message, OnMessage
+
+_inboxes = count(1)
+
+
+async def ask(
+    server: MemoryServer, line: Line, subject: str, body: bytes, timeout: float
+) -> Message:
+    """Send a request and return the first answer; see ``port.Broker.request``."""
+    deadline = trio.current_time() + timeout
+    answers: list[Message] = []
+    answered = trio.Event()
+
+    def take(message: Message) -> None:
+        answers.append(message)
+        answered.set()
+
+    inbox = Subscription(f"_INBOX.{next(_inboxes)}", "", take)
+    server.subscribe(inbox)
+    try:
+        await line.turn(deadline)
+        if not server.publish(Message(subject=subject, body=body, reply=inbox.pattern)):
+            raise Missing(f"nobody serves {subject!r} on this server")
+        with trio.move_on_at(deadline):
+            await answered.wait()
+    finally:
+        server.unsubscribe(inbox)
+    if not answers:
+        raise NotStored(f"no answer from {subject!r} within {timeout:g} s")
+    return answers[0]
+
+
+@asynccontextmanager
+async def listening(
+    server: MemoryServer, line: Line, subject: str, on_message: OnMessage, queue: str
+) -> AsyncIterator[None]:
+    """Subscribe for the length of a block; see ``port.Broker.listen``."""
+    await line.turn(FOREVER)
+
+    def deliver(message: Message) -> None:
+        if line.connected:
+            on_message(message)
+
+    subscription = Subscription(subject, queue, deliver)
+    server.subscribe(subscription)
+    line.listeners.append(on_message)
+    try:
+        yield
+    finally:
+        line.listeners.remove(on_message)
+        server.unsubscribe(subscription)

@@ -1,0 +1,92 @@
+"""Posts of the in-memory broker: sent along the line, told to a callback."""
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import BrokerError, NotStored
+from trio_dagnats.transport.memory.line import Line
+from trio_dagnats.transport.memory.server import MemoryServer
+from trio_dagnats.transport.port import OnStored, Stored
+
+SILENCE = 5.0
+"""Seconds without an acknowledgement after which a store is sent again, as on a real connection."""
+SWEEP = 0.1
+"""Seconds between two looks at the deadline, as on a real connection."""
+
+
+@final
+class Post:
+    """One post; see ``port.Posted``.
+
+    Args:
+        server: the server.
+        line: the connection's line to it.
+        store: stores the message, given the sequence to expect.
+        resend_expect: what to expect from the second send on.
+        deadline: trio time.
+        done: told what became of it.
+        loses_ack: says whether this acknowledgement gets lost.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one message
+        self,
+        server: MemoryServer,
+        line: Line,
+        store: Callable[[int | None], Stored],
+        resend_expect: int | None,
+        deadline: float,
+        done: OnStored,
+        loses_ack: Callable[[], bool],
+    ) -> None:
+        self.deadline = deadline
+        self._clockwork = server.clockwork
+        self._line = line
+        self._store = store
+        self._resend_expect = resend_expect
+        self._done: OnStored | None = done
+        self._loses_ack = loses_ack
+        self._sent_at = 0.0
+
+    def begin(self) -> None:
+        """Send it for the first time."""
+        self._line.send(self._send)
+        self._look_later()
+
+    def abandon(self) -> None:
+        """See the port."""
+        self._done = None
+
+    def _send(self) -> None:
+        if self._done is None or trio.current_time() >= self.deadline:
+            return
+        resent = self._sent_at > 0
+        self._sent_at = trio.current_time()
+        try:
+            stored = self._store(self._resend_expect if resent else None)
+        except BrokerError as error:
+            self._tell(error)
+            return
+        if self._line.connected and not self._loses_ack():
+            self._tell(Stored(sequence=stored.sequence, duplicate=stored.duplicate, resent=resent))
+
+    def _look_later(self) -> None:
+        self._clockwork.at(trio.current_time() + SWEEP, self._look)
+
+    def _look(self) -> None:
+        """End it at its deadline; break a silence."""
+        now = trio.current_time()
+        if self._done is None:
+            return
+        if now >= self.deadline:
+            self._tell(NotStored("the server did not answer in time"))
+            return
+        if self._sent_at and now - self._sent_at > SILENCE and self._line.connected:
+            self._line.send(self._send)
+        self._look_later()
+
+    def _tell(self, result: Stored | BrokerError) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(result)
