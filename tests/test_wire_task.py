@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from trio_dagnats.wire import task
 from trio_dagnats.wire.task import NotATask, Task, parse_task
 
 FULL = {
@@ -115,3 +116,51 @@ def test_deep_nesting_is_refused_not_fatal() -> None:
     """A message nested deeper than Python can go is no task."""
     with pytest.raises(NotATask):
         parse_task(b'{"input":' + b"[" * 100_000)
+
+
+def usual(**more: object) -> bytes:
+    body = {"task_id": "r.s", "run_id": "r", "step_id": "s", **more}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+USUAL = [
+    usual(),
+    usual(input=1),
+    usual(iteration=3, attempt=2, input={"a": [1, "}"]}, dispatch_nonce="ab", workflow_name="w x"),
+    usual(input={"dispatch_nonce": "x"}),
+    usual(input={"workflow_name": "x"}, workflow_name="w"),
+    usual(input='","dispatch_nonce":"', dispatch_nonce="n"),
+    usual(input="}", workflow_name=""),
+]
+
+
+@pytest.mark.parametrize("body", USUAL)
+def test_the_short_way_reads_what_the_long_way_reads(body: bytes) -> None:
+    assert task._any(body) == task.parse_task(body)
+
+
+@pytest.mark.parametrize("body", USUAL)
+def test_a_damaged_message_is_read_alike_on_both_ways(body: bytes) -> None:
+    for at in range(len(body)):
+        for damaged in (body[:at] + body[at + 1 :], body[:at] + b'"' + body[at:], body[:at] + b","):
+            short = task._usual(damaged)
+            if short is not None:
+                assert task._any(damaged) == short
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        usual(input=1, other=2),
+        usual(input=1)[:-1] + b',"run_id":"other"}',
+        usual(input=1)[:-1] + b',"input":2}',
+        usual(run_id="a b"),
+        usual(run_id="caf\u00e9"),
+        usual(attempt=-1),
+        b" " + usual(),
+        usual() + b" ",
+        usual(metadata={"a": "b"}),
+    ],
+)
+def test_an_unusual_message_goes_the_long_way(body: bytes) -> None:
+    assert task._usual(body) is None

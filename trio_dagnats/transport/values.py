@@ -6,9 +6,23 @@ Times are wall-clock nanoseconds (int) in names that end in ``_ns``.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, NamedTuple, final
 
-NO_HEADERS: Mapping[str, str] = {}
+from trio_dagnats.wire.trace import NO_HEADERS
+
+__all__ = [
+    "FOREVER",
+    "NO_HEADERS",
+    "ConsumerSpec",
+    "ConsumerState",
+    "Entry",
+    "Message",
+    "PullEnd",
+    "Record",
+    "Stored",
+    "StreamSpec",
+]
+
 FOREVER = float("inf")
 
 
@@ -22,8 +36,8 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+@final
+class Stored(NamedTuple):
     """The server's acknowledgement of a stored message.
 
     ``duplicate`` says that the id was known already: nothing new was stored and ``sequence`` is

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import final
+from typing import NamedTuple, final
 
 from pydantic_core import from_json
 
@@ -58,8 +58,7 @@ class EventType(StrEnum):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An event ready to be stored."""
 
     subject: str

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from json import JSONDecoder
 from typing import final
 
+from pydantic_core import from_json
+
 from trio_dagnats.errors import WireError
 
 
@@ -64,6 +66,15 @@ _OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
 _KEY = re.compile(rf'{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}').match
 _COLON = re.compile(rf"{_SPACE}:{_SPACE}").match
 _NEXT = re.compile(rf"{_SPACE}([,}}])").match
+_USUAL_ID = rb"[!#-)+-=?-\[\]-~]+"
+_USUAL_HEAD = re.compile(
+    rb'\{"task_id":"(%b)","run_id":"(%b)","step_id":"(%b)"' % (_USUAL_ID, _USUAL_ID, _USUAL_ID)
+    + rb'(?:,"iteration":([1-9]\d{0,8}))?(?:,"attempt":([1-9]\d{0,8}))?'
+).match
+_USUAL_TAIL = re.compile(
+    rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
+).fullmatch
+_INPUT = b',"input":'
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
 _ID = re.compile(r"[^\s*>\x00-\x1f\x7f]+")
@@ -75,6 +86,48 @@ def parse_task(body: bytes) -> Task:
     Raises:
         NotATask: not JSON, no object, a key of a wrong type, or no usable run and step.
     """
+    return _usual(body) or _any(body)
+
+
+def _usual(body: bytes) -> Task | None:
+    """Read a message written as the engine writes nearly all of them; None for any other.
+
+    Two patterns around the input check all the rest: its keys are the known ones, in their order,
+    without escapes. The input stays as it was sent, and is checked to be JSON.
+    """
+    head = _USUAL_HEAD(body)
+    if head is None:
+        return None
+    at = start = head.end()
+    tail_at = body.rfind(b',"dispatch_nonce":"', at)
+    if tail_at < 0:
+        tail_at = body.rfind(b',"workflow_name":"', at)
+    tail = _USUAL_TAIL(body, tail_at if tail_at >= 0 else len(body) - 1)
+    if tail is None:
+        return None
+    if body.startswith(_INPUT, at):
+        start = at + len(_INPUT)
+        try:
+            from_json(body[start : tail.start()])
+        except ValueError:
+            return None
+    elif tail.start() != at:
+        return None
+    task_id, run_id, step_id, iteration, attempt = head.groups()
+    nonce, workflow = tail.groups(b"")
+    return Task(
+        run_id=run_id.decode(),
+        step_id=step_id.decode(),
+        task_id=task_id.decode(),
+        attempt=int(attempt or 0),
+        iteration=int(iteration or 0),
+        input=body[start : tail.start()],
+        dispatch_nonce=nonce.decode(),
+        workflow_name=workflow.decode(),
+    )
+
+
+def _any(body: bytes) -> Task:
     fields, problem = _read(body)
     run_id, step_id = _name(fields, "run_id"), _name(fields, "step_id")
     problem = problem or _problem(fields, run_id, step_id)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+NO_HEADERS: Mapping[str, str] = {}
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,8 +16,10 @@ class TraceContext:
     tracestate: str = ""
     baggage: str = ""
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Mapping[str, str]:
         """Return the headers to send: only the fields that are there."""
+        if not self.traceparent:
+            return NO_HEADERS
         fields = {
             "traceparent": self.traceparent,
             "tracestate": self.tracestate,

@@ -5,6 +5,7 @@ deadline is the end of the lease (set once the attempt is no longer young); whoe
 gives a reason first. All attempts of a running worker share its :class:`Hub`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import final
 
@@ -14,10 +15,10 @@ from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Settlement
 from trio_dagnats.errors import NotStored
-from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.transport.port import Broker, Delivery, Posted
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.trace import TraceContext
+from trio_dagnats.wire.trace import from_headers
 from trio_dagnats.worker.aging import Agenda, Nursling
 from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.handlers import Handler
@@ -31,6 +32,9 @@ from trio_dagnats.worker.telemetry import Telemetry
 
 ENDING_PATIENCE = 2.0
 """Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
+
+NO_NOTE = Note(dispatch=0)
+"""Stands for the note until it is read."""
 
 NO_TASK = Task(run_id="", step_id="", task_id="")
 """Stands for the task until the message is parsed."""
@@ -48,6 +52,9 @@ class Hub:
         draining: set when the worker begins to drain.
         threads: bounds the trio threads of synchronous handlers.
         chores: a nursery for what nobody waits for; it outlives the attempts.
+        silent: nobody wants spans.
+        spawn: gives an attempt a task; does nothing once the worker has ended.
+        empty: where the drain waits for the last attempt.
         skipped: tasks skipped because their run was cancelled while they were queued.
     """
 
@@ -63,10 +70,37 @@ class Hub:
     settler: Settler
     threads: trio.CapacityLimiter
     chores: trio.Nursery
+    silent: bool
+    spawn: "Callable[[Attempt], None]" = field(default=lambda _: None)
     live: "dict[Attempt, None]" = field(default_factory=dict)
     dispatches: "dict[int, Attempt]" = field(default_factory=dict)
     draining: trio.Event = field(default_factory=trio.Event)
+    empty: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     skipped: int = 0
+
+    def join(self, attempt: "Attempt") -> None:
+        """Add an attempt that has just arrived."""
+        self.live[attempt] = None
+        self.dispatches[attempt.dispatch] = attempt
+        self.young.add(attempt)
+
+    def leave(self, attempt: "Attempt") -> None:
+        """Remove an attempt that is over, and free its slot."""
+        attempt.over = True
+        self.young.discard(attempt)
+        del self.live[attempt]
+        if self.dispatches.get(attempt.dispatch) is attempt:
+            del self.dispatches[attempt.dispatch]
+        if attempt.task is not NO_TASK:
+            self.watch.leave(attempt)
+        self.slots.ended(attempt.share)
+        if not self.live:
+            self.empty.unpark_all()
+
+    async def emptied(self) -> None:
+        """Wait until no attempt is left, with a task or without."""
+        while self.live:
+            await self.empty.park()
 
 
 @final
@@ -79,9 +113,10 @@ class Wait:
 
 
 @final
-@dataclass(slots=True, kw_only=True, eq=False)
 class Attempt:
     """The shared state of one attempt; see the module.
+
+    A plain class with its defaults in the class: one is made for every task.
 
     Attributes:
         hub: what all attempts of the worker share.
@@ -92,6 +127,9 @@ class Attempt:
         lease_until: trio time after which nothing may be said about the delivery.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
+        posted: the event that is on its way without a task that waits for it (``express``).
+        waiter: the handler's task that waits for the posted outcome.
+        unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
         note_written: the attempt note exists, so that the outcome has to delete it.
         signals: revisions of signals that this attempt has returned to its handler.
@@ -100,42 +138,49 @@ class Attempt:
         idle: the whole attempt waits, without a slot.
         nak_delay: seconds for the next delayed hand-back.
         complaint: why the message is no task.
-        settling: the scope in which an outcome is being stored.
+        settling: the scope or the post that bounds the storing of an outcome.
         returned: the handler is over, or was never called.
         over: the attempt has left the worker.
     """
 
-    hub: Hub
-    handler: Handler
-    share: Share
-    delivery: Delivery
-    ack_wait: float
-    lease_until: float
-    scope: trio.CancelScope
-    task: Task
-    trace: TraceContext
-    main_task: trio.lowlevel.Task = field(init=False)
+    main_task: trio.lowlevel.Task
+    task: Task = NO_TASK
     state: State = State.RECEIVED
     reason: CancelReason | None = None
     outcome: Settlement | None = None
     verdict: Verdict | None = None
+    posted: Posted | None = None
+    waiter: trio.lowlevel.Task | None = None
+    unsure: bool = False
     known_sequence: int = 0
-    note: Note
+    note: Note = NO_NOTE
     note_read: bool = False
     note_written: bool = False
     pauses: int = 0
-    signals: dict[str, int] = field(default_factory=dict)
     signals_pending: bool = False
     checkpointed: bool = False
     iteration: int = 0
-    waits: list[Wait] = field(default_factory=list)
     idle: bool = False
-    settling: trio.CancelScope | None = None
+    settling: trio.CancelScope | Posted | None = None
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
     returned: bool = False
     over: bool = False
+
+    def __init__(
+        self, hub: Hub, handler: Handler, share: Share, ack_wait: float, delivery: Delivery
+    ) -> None:
+        self.hub = hub
+        self.handler = handler
+        self.share = share
+        self.delivery = delivery
+        self.ack_wait = ack_wait
+        self.lease_until = lease_end(delivery.received_at, ack_wait)  # it began with the arrival
+        self.scope = trio.CancelScope()  # gets its deadline when the attempt is no longer young
+        self.trace = from_headers(delivery.headers)
+        self.signals: dict[str, int] = {}
+        self.waits: list[Wait] = []
 
     def __repr__(self) -> str:
         return f"<Attempt {self.label} {self.state.name.lower()}>"
@@ -191,6 +236,10 @@ class Attempt:
         self.hasten()
         if self.settling is not self.scope:
             self.scope.cancel()
+        if self.posted is not None and self.state is State.STARTING:
+            self.posted.abandon()
+            self.posted = None
+            self.hub.spawn(self)  # for its farewell
 
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""

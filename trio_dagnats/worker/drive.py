@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from trio_dagnats.attempt.life import Effect, Input, step
-from trio_dagnats.attempt.outcome import Completed, Continued, Failed, Settlement, event_for
+from trio_dagnats.attempt.life import Effect, Input, State, step
+from trio_dagnats.attempt.outcome import Continued, Failed, Settlement
 from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
-from trio_dagnats.wire import events
 from trio_dagnats.wire.events import FailureType
+from trio_dagnats.worker import express
+from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.deadletter import keep
+from trio_dagnats.worker.outcomes import INPUT_OF, bounded
 from trio_dagnats.worker.settle import Claim, Verdict
 from trio_dagnats.worker.spans import outcome_span
 from trio_dagnats.worker.waits import commit_signals
@@ -26,14 +28,6 @@ STARTED_RETRY = 1.0
 """Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
 OUTCOME_RETRY = 5.0
 """Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
-SNAPSHOT_ROOM = 8192
-"""Bytes of a run's snapshot that are not outputs: ids, states and times of a small run (H29)."""
-
-INPUT_OF: Mapping[type[Settlement], Input] = {
-    Completed: Input.COMPLETED,
-    Continued: Input.CONTINUED,
-    Failed: Input.FAILED,
-}
 _AFTER = {
     Verdict.STORED: Input.OUTCOME_STORED,
     Verdict.ELSEWHERE: Input.SETTLED_ELSEWHERE,
@@ -53,8 +47,23 @@ async def drive(attempt: Attempt, what: Input) -> bool:
         for effect in effects:
             if effect is Effect.RUN_HANDLER:
                 return True
-            todo = await _PERFORM[effect](attempt) or todo
+            answer = ANSWERS.get(effect)
+            if answer is not None:
+                answer(attempt)
+            else:
+                todo = await _PERFORM[effect](attempt) or todo
     return False
+
+
+async def resume(attempt: Attempt) -> bool:
+    """Go on with an attempt that has left the express lane: do again what it waited for.
+
+    What was posted may be stored all the same; ids and conditions keep it from being stored twice.
+    True if the handler shall run now.
+    """
+    attempt.unsure = True
+    what = await _PERFORM[_LAST[attempt.state]](attempt)
+    return what is not None and await drive(attempt, what)
 
 
 async def declare(attempt: Attempt, outcome: Settlement) -> None:
@@ -73,7 +82,11 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
         why = attempt.reason.value if attempt.reason else "its handler has returned"
         raise OutcomeError(f"{attempt.label} can have no outcome any more: {why}")
     await trio.lowlevel.checkpoint_if_cancelled()
-    await conclude(attempt, outcome)
+    outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    if not express.finish(attempt, outcome):
+        await conclude(attempt, outcome)
+    elif not await express.settled(attempt):
+        await resume(attempt)
     if attempt.verdict is Verdict.NOT_STORED:
         raise NotStored(
             f"the outcome of {attempt.label} was not acknowledged within its lease; the task is "
@@ -88,33 +101,9 @@ async def conclude(attempt: Attempt, outcome: Settlement) -> None:
     await drive(attempt, INPUT_OF[type(attempt.outcome)])
 
 
-def bounded(outcome: Settlement, max_payload: int) -> Settlement:
-    """Turn an output that can never fit the engine's snapshot into a failure that says so.
-
-    The snapshot holds it as base64 and must fit ``max_payload``; else the step would stay running
-    for ever (contract H29).
-    """
-    if not isinstance(outcome, Completed):
-        return outcome
-    most = (max_payload - SNAPSHOT_ROOM) * 3 // 4
-    if len(outcome.output) <= most:
-        return outcome
-    return Failed(
-        kind=FailureType.NON_RETRIABLE,
-        error=f"output of {len(outcome.output)} bytes is more than the {most} that fit a run on "
-        "this server; store it elsewhere and complete with a reference to it",
-    )
-
-
 async def _publish_started(attempt: Attempt) -> Input:
     hub = attempt.hub
-    event = events.started(
-        attempt.task,
-        worker_id=hub.worker_id,
-        time_ns=hub.broker.time_ns(),
-        trace=attempt.trace,
-        deliveries=attempt.delivery.deliveries,
-    )
+    event = started_event(attempt)
     try:
         stored = await hub.broker.store(
             event.subject,
@@ -180,20 +169,12 @@ async def _store_shielded(attempt: Attempt) -> Verdict:
 async def _store_outcome(attempt: Attempt) -> Verdict:
     hub, outcome = attempt.hub, attempt.outcome
     assert outcome is not None
-    event = event_for(
-        outcome,
-        attempt.task,
-        dispatch=attempt.dispatch,
-        worker_id=hub.worker_id,
-        time_ns=hub.broker.time_ns(),
-        trace=attempt.trace,
-        iteration=attempt.iteration,
-    )
+    event = outcome_event(attempt, outcome)
     claim = Claim(
         task=attempt.task,
         dispatch=attempt.dispatch,
         published_ns=attempt.published_ns,
-        first=attempt.delivery.deliveries == 1,
+        first=attempt.delivery.deliveries == 1 and not attempt.unsure,
         until=attempt.lease_until,
         known=attempt.known_sequence,
     )
@@ -209,6 +190,8 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
 
 
 async def _write_note(attempt: Attempt) -> None:
+    if not attempt.note_read:  # it could not be read: a blind write would lose what it says
+        return
     try:
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
@@ -216,48 +199,10 @@ async def _write_note(attempt: Attempt) -> None:
         log.warning("%s: note not kept: %s", attempt.label, error, extra=attempt.log_fields)
 
 
-async def _delete_note(attempt: Attempt) -> None:
-    """Delete the note off the attempt's path: nothing depends on when it goes.
-
-    One that remembers signals must outlive a retry and an iteration.
-    """
-    if attempt.note_written and (
-        isinstance(attempt.outcome, Completed) or not attempt.note.signals
-    ):
-        attempt.hub.chores.start_soon(_drop_note, attempt)
-
-
-async def _drop_note(attempt: Attempt) -> None:
-    try:
-        await attempt.hub.store.drop_note(attempt.task)
-    except BrokerError:  # another dispatch ignores it (design 8.2)
-        log.debug("%s: note not deleted", attempt.label, extra=attempt.log_fields)
-
-
-async def _ack(attempt: Attempt) -> None:
-    attempt.delivery.ack(not_after=attempt.lease_until)
-
-
-async def _nak(attempt: Attempt) -> None:
-    attempt.delivery.nak(not_after=attempt.lease_until)
-
-
-async def _nak_delayed(attempt: Attempt) -> None:
-    attempt.delivery.nak(attempt.nak_delay, not_after=attempt.lease_until)
-
-
-async def _term(attempt: Attempt) -> None:
-    attempt.delivery.term(not_after=attempt.lease_until)
-
-
 _PERFORM: Mapping[Effect, Callable[[Attempt], Awaitable[Input | None]]] = {
     Effect.KEEP_MESSAGE: keep,
     Effect.PUBLISH_STARTED: _publish_started,
     Effect.PUBLISH_OUTCOME: _publish_outcome,
     Effect.WRITE_NOTE: _write_note,
-    Effect.DELETE_NOTE: _delete_note,
-    Effect.ACK: _ack,
-    Effect.NAK: _nak,
-    Effect.NAK_DELAYED: _nak_delayed,
-    Effect.TERM: _term,
 }
+_LAST = {State.STARTING: Effect.PUBLISH_STARTED, State.SETTLING: Effect.PUBLISH_OUTCOME}

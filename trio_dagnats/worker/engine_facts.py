@@ -57,6 +57,11 @@ class EngineFacts:
         self._steps: OrderedDict[str, dict[str, StepFacts]] = OrderedDict()
         self._absent: dict[str, float] = {}
 
+    @property
+    def no_runs(self) -> bool:
+        """Whether this server was found to keep no runs, a moment ago."""
+        return self._absent.get(BUCKET_RUNS, 0.0) > trio.current_time()
+
     async def run(self, run_id: str) -> RunFacts:
         """Read a run's status and deadline; unknown when the server does not answer in time."""
         return _run_facts(await self._read(BUCKET_RUNS, run_key(run_id)))

@@ -6,7 +6,6 @@ from random import random
 import trio
 
 from trio_dagnats.attempt.life import Input, State
-from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import (
     MAX_IN_PLACE,
     Failed,
@@ -16,17 +15,14 @@ from trio_dagnats.attempt.outcome import (
     in_place_delay,
 )
 from trio_dagnats.errors import BrokerError, HandlerError, NotStored
-from trio_dagnats.transport.port import Delivery
 from trio_dagnats.wire.events import FailureType
-from trio_dagnats.wire.trace import from_headers
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, NO_TASK, Attempt, Hub
+from trio_dagnats.worker import express
+from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
 from trio_dagnats.worker.context import TaskContext
-from trio_dagnats.worker.drive import conclude, drive
-from trio_dagnats.worker.handlers import Handler
-from trio_dagnats.worker.lease import lease_end
+from trio_dagnats.worker.drive import conclude, drive, resume
+from trio_dagnats.worker.outcomes import bounded
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import examine, parse
-from trio_dagnats.worker.slots import Share
 from trio_dagnats.worker.spans import task_attributes
 from trio_dagnats.worker.telemetry import ACTIVE_TASKS, STEP_DURATION_MS, STEP_RETRIES
 from trio_dagnats.worker.waits import ensure_note
@@ -46,52 +42,26 @@ _FAREWELL = {
 }
 
 
-def new_attempt(
-    hub: Hub, handler: Handler, share: Share, ack_wait: float, delivery: Delivery
-) -> Attempt:
-    """Make the attempt of a delivery; its lease began when the message arrived."""
-    until = lease_end(delivery.received_at, ack_wait)
-    return Attempt(
-        hub=hub,
-        handler=handler,
-        share=share,
-        delivery=delivery,
-        ack_wait=ack_wait,
-        lease_until=until,
-        scope=trio.CancelScope(),  # its deadline is set when the attempt is no longer young
-        task=NO_TASK,
-        trace=from_headers(delivery.headers),
-        note=Note(dispatch=delivery.stream_sequence),
-    )
-
-
 async def execute(attempt: Attempt) -> None:
-    """Run one attempt to its end; its slot is free and its message answered after that.
+    """Run an attempt from the state in which it stands to its end, or to its posted outcome.
+
+    Its slot is free and its message answered when it is over.
 
     Cancellation (from outside the worker): the handler is cancelled and the task handed back,
     within ``ENDING_PATIENCE`` seconds.
     """
-    hub = attempt.hub
-    hub.live[attempt] = None
-    hub.dispatches[attempt.dispatch] = attempt
-    hub.young.add(attempt)
     try:
         await _guarded(attempt)
     finally:
-        attempt.over = True
-        hub.young.discard(attempt)
-        del hub.live[attempt]
-        if hub.dispatches.get(attempt.dispatch) is attempt:
-            del hub.dispatches[attempt.dispatch]
-        if attempt.task is not NO_TASK:
-            hub.watch.leave(attempt)
-        hub.slots.ended(attempt.share)
+        if attempt.posted is None:  # else the acknowledgement ends it (``express``)
+            attempt.hub.leave(attempt)
 
 
 async def _guarded(attempt: Attempt) -> None:
     try:
-        with attempt.scope:
-            await _live(attempt)
+        if attempt.reason is None:  # else it was ended before it had a task
+            with attempt.scope:
+                await _live(attempt)
     except trio.Cancelled:
         attempt.reason = attempt.reason or CancelReason.DRAIN
         await _farewell(attempt)
@@ -100,36 +70,49 @@ async def _guarded(attempt: Attempt) -> None:
 
 
 async def _live(attempt: Attempt) -> None:
+    if await _until_handler(attempt):
+        await _run_handler(attempt)
+
+
+async def _until_handler(attempt: Attempt) -> bool:
+    """Do what comes before the handler; True if it shall run."""
+    if attempt.state is State.RUNNING:
+        return True
+    if attempt.state is not State.RECEIVED:
+        return await resume(attempt)
     bad = parse(attempt)
     try:
         todo = bad or await examine(attempt)
     except NotStored:  # the history could not be read: whoever gets the task next will read it
         attempt.cancel(CancelReason.DRAIN)
-        return
-    if await drive(attempt, todo):
-        await _run_handler(attempt)
+        return False
+    return await drive(attempt, todo)
 
 
 async def _run_handler(attempt: Attempt) -> None:
-    hub, task_type = attempt.hub, attempt.handler.task_type
+    hub = attempt.hub
     attempt.main_task = trio.lowlevel.current_task()
-    attempt.started_at = trio.current_time()
-    hub.young.discard(attempt)  # what counts is how long the handler runs: it is born now
-    hub.young.add(attempt)
+    attempt.started_at = trio.current_time()  # what counts is how long the handler runs
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
-        with hub.telemetry.span(
-            f"executeTask {task_type}", attempt.trace, task_attributes(attempt.task, task_type)
-        ) as span:
-            attempt.trace = span.trace()
-            outcome, error = await _call(attempt)
-            if error is not None:
-                span.record_error(error)
+        outcome, error = await (_call(attempt) if hub.silent else _call_traced(attempt))
     finally:
         took = trio.current_time() - attempt.started_at
         hub.telemetry.count(ACTIVE_TASKS, -1)
         hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
     await _after_handler(attempt, outcome, error)
+
+
+async def _call_traced(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
+    task_type = attempt.handler.task_type
+    with attempt.hub.telemetry.span(
+        f"executeTask {task_type}", attempt.trace, task_attributes(attempt.task, task_type)
+    ) as span:
+        attempt.trace = span.trace()
+        outcome, error = await _call(attempt)
+        if error is not None:
+            span.record_error(error)
+        return outcome, error
 
 
 async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
@@ -172,7 +155,9 @@ async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseExceptio
         return
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
         attempt.hub.telemetry.count(STEP_RETRIES, 1)
-    await conclude(attempt, outcome)
+    outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    if not express.finish(attempt, outcome):
+        await conclude(attempt, outcome)
 
 
 async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
@@ -191,7 +176,7 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
 
 async def _farewell(attempt: Attempt) -> None:
     """Answer the message of an attempt that was ended from outside; decide first, then act once."""
-    if attempt.ended:
+    if attempt.ended or attempt.posted is not None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
     limit = min(trio.current_time() + ENDING_PATIENCE, attempt.lease_until)

@@ -17,7 +17,7 @@ from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
 from trio_dagnats.wire.task import NotATask, Task, parse_task
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.attempt import ENDING_PATIENCE, NO_TASK, Attempt
 from trio_dagnats.worker.loopstate import read_state
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 from trio_dagnats.worker.waits import ensure_note
@@ -30,8 +30,15 @@ CANCELLED = "cancelled"
 TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensate_failed"})
 
 
+def is_ordinary(attempt: Attempt) -> bool:
+    """Say whether a delivery needs no closer look: the first one, with nothing to read before."""
+    return attempt.delivery.deliveries == 1 and not _asks_for_status(attempt)
+
+
 def parse(attempt: Attempt) -> Input | None:
-    """Parse the message; the table's input if it is no task, else None."""
+    """Parse the message, once if it is a task; the table's input if it is none, else None."""
+    if attempt.task is not NO_TASK and not attempt.complaint:
+        return None
     try:
         attempt.task = parse_task(attempt.delivery.body)
     except NotATask as error:
@@ -52,12 +59,18 @@ def parse(attempt: Attempt) -> Input | None:
 async def examine(attempt: Attempt) -> Input:
     """Say what is left to do for a task."""
     redelivered = attempt.delivery.deliveries > 1
-    age_ns = attempt.hub.broker.time_ns() - attempt.published_ns
-    if (redelivered or age_ns > YOUNG_NS) and await _run_is_over(attempt):
+    if (redelivered or _asks_for_status(attempt)) and await _run_is_over(attempt):
         return Input.RUN_CANCELLED_BEFORE
     if not redelivered:
         return Input.READY
     return await _after_redelivery(attempt)
+
+
+def _asks_for_status(attempt: Attempt) -> bool:
+    """Say whether a task has waited so long that its run may be over, and that can be read."""
+    hub = attempt.hub
+    age_ns = hub.broker.time_ns() - attempt.published_ns
+    return age_ns > YOUNG_NS and not hub.facts.no_runs
 
 
 async def _run_is_over(attempt: Attempt) -> bool:

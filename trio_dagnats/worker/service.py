@@ -13,7 +13,8 @@ relayed as a drain without grace, so that hand-backs still find a living connect
 import logging
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
 
@@ -23,12 +24,12 @@ from trio_dagnats.errors import EngineError
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
-from trio_dagnats.worker import durables
+from trio_dagnats.worker import durables, express
 from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
 from trio_dagnats.worker.attempt import NO_TASK, Attempt, Hub
 from trio_dagnats.worker.consume import Consumer, StartAttempt
 from trio_dagnats.worker.engine_facts import EngineFacts
-from trio_dagnats.worker.execute import execute, new_attempt
+from trio_dagnats.worker.execute import execute
 from trio_dagnats.worker.handlers import Handler
 from trio_dagnats.worker.lease import renew_at
 from trio_dagnats.worker.ledger import LedgerLine, line_of
@@ -38,7 +39,7 @@ from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
 from trio_dagnats.worker.slots import Slots
 from trio_dagnats.worker.stores import StepStore
-from trio_dagnats.worker.telemetry import Telemetry
+from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 from trio_dagnats.worker.watchdog import Watchdog
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -143,8 +144,8 @@ class Service:
     async def _serve(
         self, hub: Hub, presence: Presence, task_status: trio.TaskStatus[None]
     ) -> None:
-        async with trio.open_nursery() as attempts:
-            start = partial(_start_attempt, attempts, hub)
+        async with _attempts(hub):
+            start = partial(_start_attempt, hub)
             with self._intake:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
@@ -155,6 +156,7 @@ class Service:
                     self.ready = True
                     task_status.started()
             hub.chores.start_soon(self._end_attempts)
+            await hub.emptied()
 
     async def _consumer(self, handler: Handler, start: StartAttempt) -> Consumer:
         state = await durables.ensure(self._broker, handler)
@@ -211,6 +213,7 @@ class Service:
             broker=self._broker,
             worker_id=self._registration.worker_id,
             telemetry=self._telemetry,
+            silent=isinstance(self._telemetry, NoTelemetry),
             slots=self._slots,
             young=Nursling(YOUNG, _grown),
             agenda=agenda,
@@ -224,9 +227,7 @@ class Service:
         )
 
 
-def _start_attempt(
-    attempts: trio.Nursery, hub: Hub, consumer: Consumer, delivery: Delivery
-) -> None:
+def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
     twin = hub.dispatches.get(delivery.stream_sequence)
     if twin is not None and not twin.scope.cancel_called and twin.reason is None:
         # A server that was killed may not remember that it has handed this out. The answer of the
@@ -234,12 +235,35 @@ def _start_attempt(
         delivery.forget()
         hub.slots.ended(consumer.share)
         return
-    attempt = new_attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
-    attempts.start_soon(execute, attempt, name=consumer.handler.task_type)
+    attempt = Attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
+    hub.join(attempt)
+    express.begin(attempt)
+
+
+def _give_task(attempts: trio.Nursery, attempt: Attempt) -> None:
+    attempts.start_soon(execute, attempt, name=attempt.handler.task_type)
+
+
+@asynccontextmanager
+async def _attempts(hub: Hub) -> AsyncIterator[None]:
+    """Let attempts have tasks for the length of a block, which ends when they have ended."""
+    async with trio.open_nursery() as nursery:
+        hub.spawn = partial(_give_task, nursery)
+        try:
+            yield
+        finally:
+            hub.spawn = _no_task
+
+
+def _no_task(_attempt: Attempt) -> None:
+    """Drop what an answer would have begun: the worker has ended under it, by a crash."""
 
 
 def _grown(attempt: Attempt) -> None:
     """Begin the timed duties of an attempt that has outlived its first moments."""
+    if attempt.started_at + YOUNG > trio.current_time():  # its handler has not
+        attempt.hub.young.add(attempt)
+        return
     attempt.scope.deadline = attempt.lease_until
     if attempt.task is NO_TASK or attempt.outcome is not None:
         return

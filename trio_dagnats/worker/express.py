@@ -1,0 +1,128 @@
+"""The express lane: an attempt has a trio task only while its handler runs.
+
+::
+
+    delivery ──> step.started posted ──ack──> task: handler ──> outcome posted ──ack──> ACK
+                 (no task)                                      (no task)
+
+Nearly every attempt goes this way, and a task that is parked on an acknowledgement would cost more
+than the message (its coroutines have to be woken, and the garbage collector looks at them).
+Whatever is not ordinary leaves the lane: a redelivery, a refusal, silence, a cancellation. The
+attempt then gets a task, and ``execute`` goes on from the state in which it stands, as if there
+were no express lane.
+"""
+
+from functools import partial
+
+import trio
+
+from trio_dagnats.attempt.life import Input, step
+from trio_dagnats.attempt.outcome import Continued, Settlement
+from trio_dagnats.errors import BrokerError
+from trio_dagnats.transport.port import Stored
+from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.outcomes import INPUT_OF
+from trio_dagnats.worker.receive import is_ordinary, parse
+from trio_dagnats.worker.settle import Verdict
+
+
+def begin(attempt: Attempt) -> None:
+    """Begin an attempt: post ``step.started``, or give it a task that takes a closer look."""
+    if not (is_ordinary(attempt) and parse(attempt) is None and _post_started(attempt)):
+        attempt.hub.spawn(attempt)
+
+
+def _post_started(attempt: Attempt) -> bool:
+    event = started_event(attempt)
+    attempt.posted = attempt.hub.broker.post(
+        event.subject,
+        event.body,
+        msg_id=event.msg_id,
+        headers=event.headers,
+        deadline=attempt.lease_until,
+        done=partial(_started, attempt),
+    )
+    if attempt.posted is None:
+        return False
+    attempt.state, _ = step(attempt.state, Input.READY)
+    return True
+
+
+def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
+    attempt.posted = None
+    if isinstance(result, Stored):
+        attempt.known_sequence = result.sequence
+        attempt.state, _ = step(attempt.state, Input.STARTED_STORED)
+    attempt.hub.spawn(attempt)
+
+
+def finish(attempt: Attempt, outcome: Settlement) -> bool:
+    """Post an outcome if nothing about it needs a closer look; False: conclude it as usual.
+
+    A first send may go plain when its lease outlives a dead connection (design 8.6). A tracer's
+    span has to enclose the storing, which a callback cannot.
+    """
+    hub = attempt.hub
+    if (
+        attempt.delivery.deliveries > 1
+        or not hub.silent
+        or attempt.lease_until - trio.current_time() <= hub.broker.abort_after
+        or (attempt.signals_pending and isinstance(outcome, Continued))
+    ):
+        return False
+    event = outcome_event(attempt, outcome)
+    posted = hub.broker.post(
+        event.subject,
+        event.body,
+        msg_id=event.msg_id,
+        headers=event.headers,
+        resend_expect=attempt.known_sequence,
+        deadline=attempt.lease_until,
+        done=partial(_settled, attempt),
+    )
+    if posted is None:
+        return False
+    attempt.outcome = outcome
+    attempt.posted = attempt.settling = posted
+    attempt.state, _ = step(attempt.state, INPUT_OF[type(outcome)])
+    return True
+
+
+async def settled(attempt: Attempt) -> bool:
+    """Wait inside the handler for a posted outcome; False if it needs a closer look.
+
+    Not to be cancelled: it ends with the post, whose deadline is the lease's, or a drain's patience
+    (``Attempt.hasten``).
+    """
+    attempt.waiter = trio.lowlevel.current_task()
+    await trio.lowlevel.wait_task_rescheduled(_not_now)
+    return attempt.ended
+
+
+def _not_now(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
+
+
+def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
+    attempt.posted = attempt.settling = None
+    # A first send that is called a duplicate is never success unread (design 8.1).
+    stored = isinstance(result, Stored) and (result.resent or not result.duplicate)
+    if stored:
+        _acknowledge(attempt)
+    if attempt.waiter is not None:
+        waiter, attempt.waiter = attempt.waiter, None
+        trio.lowlevel.reschedule(waiter)
+    elif stored:
+        attempt.hub.leave(attempt)
+    else:
+        attempt.scope = trio.CancelScope(deadline=attempt.lease_until)
+        attempt.hub.spawn(attempt)
+
+
+def _acknowledge(attempt: Attempt) -> None:
+    attempt.verdict = Verdict.STORED
+    attempt.hub.watch.leave(attempt)
+    attempt.state, effects = step(attempt.state, Input.OUTCOME_STORED)
+    for effect in effects:
+        ANSWERS[effect](attempt)
