@@ -28,6 +28,7 @@ from trio_dagnats.local.engine import resources
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.wire.text import compact
 
 BAR = 1.5
 """What this worker must reach, as a multiple of the plain loop."""
@@ -46,7 +47,7 @@ async def preload(url: str, tasks: int) -> None:
             async with limit:
                 await broker.store(
                     f"task.noop.r{number}",
-                    json.dumps(body).encode(),
+                    compact(body),  # as the engine writes it
                     deadline=trio.current_time() + 60,
                 )
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple, final
 
 from pydantic_core import from_json
@@ -101,7 +102,7 @@ def started(
     msg_id = f"{task.run_id}.{task.step_id}.step.started.{task.number}{_of_iteration(task)}"
     if deliveries > 1:
         msg_id = f"{msg_id}.d{deliveries}"
-    tail = f',"worker_id":{_quote(worker_id)},"attempt_number":{task.number}'
+    tail = f',"worker_id":{_quote_often(worker_id)},"attempt_number":{task.number}'
     return _event(EventType.STEP_STARTED, task, msg_id, time_ns, trace, tail)
 
 
@@ -204,7 +205,7 @@ def _outcome(
     time_ns: int,
     trace: TraceContext,
 ) -> Event:
-    tail = f',"worker_id":{_quote(worker_id)}'
+    tail = f',"worker_id":{_quote_often(worker_id)}'
     if task.attempt:  # left out on a first attempt, as the Go worker does (contract 4.2)
         tail = f'{tail},"attempt_number":{task.attempt}'
     return _event(kind, task, outcome_id(task, kind), time_ns, trace, tail, payload)
@@ -245,6 +246,9 @@ def _of_iteration(task: Task) -> str:
 def _quote(text: str) -> str:
     plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
     return f'"{text}"' if plain else json.dumps(text)
+
+
+_quote_often = lru_cache(maxsize=8)(_quote)
 
 
 def _text(found: dict[str, object], key: str) -> str:

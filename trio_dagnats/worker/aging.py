@@ -34,11 +34,11 @@ class Nursling(Generic[T]):
         self._born: dict[T, float] = {}
         self._lot = trio.lowlevel.ParkingLot()
 
-    def add(self, thing: T) -> None:
-        """Enter a thing; it must be hashable and not be in the table."""
+    def add(self, thing: T, born: float) -> None:
+        """Enter a thing, in the order of their birth (trio time); it must not be in the table."""
         if not self._born:
             self._lot.unpark_all()
-        self._born[thing] = trio.current_time()
+        self._born[thing] = born
 
     def discard(self, thing: T) -> None:
         """Forget a thing; it need not be there."""

@@ -82,7 +82,7 @@ class Hub:
         """Add an attempt that has just arrived."""
         self.live[attempt] = None
         self.dispatches[attempt.dispatch] = attempt
-        self.young.add(attempt)
+        self.young.add(attempt, attempt.delivery.received_at)
 
     def leave(self, attempt: "Attempt") -> None:
         """Remove an attempt that is over, and free its slot."""

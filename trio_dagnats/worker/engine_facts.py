@@ -57,10 +57,9 @@ class EngineFacts:
         self._steps: OrderedDict[str, dict[str, StepFacts]] = OrderedDict()
         self._absent: dict[str, float] = {}
 
-    @property
-    def no_runs(self) -> bool:
-        """Whether this server was found to keep no runs, a moment ago."""
-        return self._absent.get(BUCKET_RUNS, 0.0) > trio.current_time()
+    def keeps_no_runs(self, now: float) -> bool:
+        """Say whether this server was found to keep no runs, not long before ``now``."""
+        return self._absent.get(BUCKET_RUNS, 0.0) > now
 
     async def run(self, run_id: str) -> RunFacts:
         """Read a run's status and deadline; unknown when the server does not answer in time."""

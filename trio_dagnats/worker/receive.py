@@ -70,7 +70,7 @@ def _asks_for_status(attempt: Attempt) -> bool:
     """Say whether a task has waited so long that its run may be over, and that can be read."""
     hub = attempt.hub
     age_ns = hub.broker.time_ns() - attempt.published_ns
-    return age_ns > YOUNG_NS and not hub.facts.no_runs
+    return age_ns > YOUNG_NS and not hub.facts.keeps_no_runs(attempt.delivery.received_at)
 
 
 async def _run_is_over(attempt: Attempt) -> bool:

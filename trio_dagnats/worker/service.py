@@ -28,10 +28,10 @@ from trio_dagnats.worker import durables, express
 from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
 from trio_dagnats.worker.attempt import NO_TASK, Attempt, Hub
 from trio_dagnats.worker.consume import Consumer, StartAttempt
+from trio_dagnats.worker.duties import begin_duties
 from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.execute import execute
 from trio_dagnats.worker.handlers import Handler
-from trio_dagnats.worker.lease import renew_at
 from trio_dagnats.worker.ledger import LedgerLine, line_of
 from trio_dagnats.worker.presence import Presence
 from trio_dagnats.worker.reasons import CancelReason
@@ -45,10 +45,6 @@ from trio_dagnats.worker.watchdog import Watchdog
 log = logging.getLogger("trio_dagnats.worker")
 
 PATIENCE = 10.0
-DEADLINE_READ = 1.0
-"""Age in seconds at which an attempt's run is read once for its deadline (design 8.5, H27)."""
-DEADLINE_SLACK = 1.0
-"""Seconds after a run's deadline before an event is sent: the engine's clock must agree."""
 HARD_EXIT_AFTER = 3.0
 """Seconds after the grace at which ``hard_exit`` ends the process; 25 + 3 fit Kubernetes' 30."""
 HARD_EXIT_CODE = 70
@@ -215,7 +211,7 @@ class Service:
             telemetry=self._telemetry,
             silent=isinstance(self._telemetry, NoTelemetry),
             slots=self._slots,
-            young=Nursling(YOUNG, _grown),
+            young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
             watch=RunWatch(self._broker, helpers),
             facts=EngineFacts(self._broker),
@@ -257,34 +253,6 @@ async def _attempts(hub: Hub) -> AsyncIterator[None]:
 
 def _no_task(_attempt: Attempt) -> None:
     """Drop what an answer would have begun: the worker has ended under it, by a crash."""
-
-
-def _grown(attempt: Attempt) -> None:
-    """Begin the timed duties of an attempt that has outlived its first moments."""
-    if attempt.started_at + YOUNG > trio.current_time():  # its handler has not
-        attempt.hub.young.add(attempt)
-        return
-    attempt.scope.deadline = attempt.lease_until
-    if attempt.task is NO_TASK or attempt.outcome is not None:
-        return
-    hub, born = attempt.hub, attempt.delivery.received_at
-    hub.watch.join(attempt)
-    hub.agenda.at(renew_at(born, attempt.ack_wait), attempt.keep_lease)
-    hub.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))
-
-
-async def _read_deadline(attempt: Attempt) -> None:
-    """Arm the run's own deadline: the engine publishes nothing when it passes (contract H27)."""
-    if attempt.over:
-        return
-    deadline_ns = (await attempt.hub.facts.run(attempt.run_id)).deadline_ns
-    if deadline_ns:
-        left = (deadline_ns - attempt.hub.broker.time_ns()) / durables.NS + DEADLINE_SLACK
-        attempt.hub.agenda.at(trio.current_time() + left, partial(_pass_deadline, attempt))
-
-
-async def _pass_deadline(attempt: Attempt) -> None:
-    attempt.cancel(CancelReason.RUN_DEADLINE)
 
 
 def _where(attempt: Attempt) -> str:

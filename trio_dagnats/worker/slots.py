@@ -190,6 +190,8 @@ class Slots:
 
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""
+        if not (self._resuming or self._pullers):
+            return
         for place in list(self._resuming):
             if self._may_restart(place[1]):
                 self._resuming.remove(place)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import final
 
-import trio
-
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_ack
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost
@@ -38,7 +36,7 @@ class NatsDelivery:
     published_ns: int
     received_at: float
 
-    def __init__(self, link: Link, message: Incoming) -> None:
+    def __init__(self, link: Link, message: Incoming, received_at: float) -> None:
         self._link = link
         self._answer_to = message.reply
         self._answered = False
@@ -46,7 +44,7 @@ class NatsDelivery:
         self.body = message.body
         self.headers = message.headers
         self.deliveries, self.stream_sequence, self.published_ns = decode_ack(message.reply)
-        self.received_at = trio.current_time()
+        self.received_at = received_at
         link.active += 1
 
     def ack(self, *, not_after: float = FOREVER) -> None:

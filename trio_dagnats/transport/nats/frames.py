@@ -82,7 +82,9 @@ def check_subject(subject: str) -> str:
 
 
 def encode(frame: Frame) -> bytes:
-    """Write a PUB or HPUB."""
+    """Write a PUB or HPUB; a frame without a subject is a protocol line already."""
+    if not frame.subject:
+        return frame.body
     reply = f" {frame.reply}" if frame.reply else ""
     head, body = frame.head, frame.body
     if not head:

@@ -77,7 +77,7 @@ class NatsIntake:
         if message.status:
             self._take_status(message)
             return
-        delivery = NatsDelivery(self._link, message)
+        delivery = NatsDelivery(self._link, message, self._heard)
         self._credits = max(0, self._credits - 1)
         if self._leaving:
             delivery.nak()

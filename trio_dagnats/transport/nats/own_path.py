@@ -42,12 +42,12 @@ class OwnPath:
     async def subscribe(self, route: Route) -> None:
         """Subscribe now, or with the others after the reconnect."""
         if self.writable:
-            self._client.write_now(route.sub())
+            self._link.outbox.put(Frame("", route.sub()))
 
     async def unsubscribe(self, route: Route) -> None:
         """Unsubscribe; a lost connection has forgotten it anyway."""
         if self.writable:
-            self._client.write_now(route.unsub())
+            self._link.outbox.put(Frame("", route.unsub()))
 
     async def barrier(self) -> None:
         """Wait for an echo of our own: everything before it has been processed."""

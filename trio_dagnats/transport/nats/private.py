@@ -22,7 +22,8 @@ from trio_dagnats.transport.nats.frames import Incoming, decode_headers
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
-_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\r\n").match
+FIRST_SID_DIGITS = len(str(FIRST_SID))
+_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)()\r\n").match
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
 
 
@@ -89,20 +90,23 @@ class FastParser(Parser):
 
     def _take_ours(self, raw: bytes) -> int:
         """Deliver whole messages from the front; return how many bytes they were."""
-        at, find, size = 0, self._routes.find, len(raw)
+        at, routes, size = 0, self._routes.by_text, len(raw)
         while True:
             headers = raw.startswith(b"H", at)
             line = (_HMSG if headers else _MSG)(raw, at)
-            if line is None or (sid := int(line[2])) < FIRST_SID:
+            if line is None:
                 return at
+            subject, sid, reply, first, last = line.groups()
             start = line.end()
-            end = start + int(line[5] if headers else line[4])
+            end = start + int(last or first)
             if end + 2 > size:
                 return at
-            head = start + int(line[4]) if headers else start
-            route = find(sid)
+            route = routes.get(sid)
             if route is not None:
-                route.deliver(_incoming(line[1], line[3], raw[start:head], raw[head:end]))
+                head = start + int(first) if headers else start
+                route.deliver(_incoming(subject, reply, raw[start:head], raw[head:end]))
+            elif len(sid) < FIRST_SID_DIGITS:
+                return at
             at = end + 2
 
 

@@ -36,11 +36,16 @@ class Route:
 
 @final
 class Routes:
-    """All our subscriptions of one connection, in the order of their making."""
+    """All our subscriptions of one connection, in the order of their making.
+
+    Attributes:
+        by_text: the same by their numbers as the protocol writes them; for the parser.
+    """
 
     def __init__(self) -> None:
         self._numbers = count(FIRST_SID)
         self._by_sid: dict[int, Route] = {}
+        self.by_text: dict[bytes, Route] = {}
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -56,11 +61,13 @@ class Routes:
         """Make a subscription; the caller tells the server."""
         route = Route(next(self._numbers), subject, queue, deliver, gap)
         self._by_sid[route.sid] = route
+        self.by_text[b"%d" % route.sid] = route
         return route
 
     def remove(self, route: Route) -> None:
         """Forget a subscription; what still comes for it is dropped."""
         self._by_sid.pop(route.sid, None)
+        self.by_text.pop(b"%d" % route.sid, None)
 
     def find(self, sid: int) -> Route | None:
         """Return the subscription of a number, None if it is not ours."""

@@ -132,8 +132,8 @@ class Post:
 
 
 def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
-    if not msg_id and expect is None:
-        return encode_headers(headers)
+    if expect is None and not headers and msg_id.isprintable():  # nearly always, so in one piece
+        return f"NATS/1.0\r\n{MSG_ID}: {msg_id}\r\n\r\n".encode() if msg_id else b""
     full = dict(headers) if headers is not NO_HEADERS else {}
     if msg_id:
         full[MSG_ID] = msg_id
