@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from json import JSONDecoder
-from typing import final
+from types import MappingProxyType
+from typing import NamedTuple, final
 
 from pydantic_core import from_json
 
 from trio_dagnats.errors import WireError
 
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """A task as the engine sent it.
+class Task(NamedTuple):
+    """A task as the engine sent it. A named tuple, because one is made for every message.
 
     Attributes:
         run_id: the run.
@@ -35,7 +36,7 @@ class Task:
     attempt: int = 0
     iteration: int = 0
     input: bytes = b""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = NO_METADATA
     required_capabilities: tuple[str, ...] = ()
     dispatch_nonce: str = ""
     workflow_name: str = ""
@@ -142,7 +143,7 @@ def _any(body: bytes) -> Task:
         attempt=_number(fields, "attempt"),
         iteration=_number(fields, "iteration"),
         input=_input(fields),
-        metadata=metadata if isinstance(metadata, dict) else {},
+        metadata=metadata if isinstance(metadata, dict) else NO_METADATA,
         required_capabilities=tuple(capabilities) if isinstance(capabilities, list) else (),
         dispatch_nonce=_text(fields, "dispatch_nonce"),
         workflow_name=_text(fields, "workflow_name"),
