@@ -192,7 +192,7 @@ class Replay:
         """Return what the worker sent, as comparable lines."""
         answers = [
             f"ACK {durable} delivery {count} |  | {json.dumps({'text': body})}"
-            for durable, count, body in self.server.answers
+            for durable, count, body, _ in self.server.answers
         ]
         return Counter(self._heard + answers)
 

@@ -33,7 +33,7 @@ async def outcome_of(harness: Harness, handler: Handler, given: object = None) -
 
 def answers(harness: Harness) -> list[str]:
     """Return the answers to task messages, in order."""
-    return [body for _, _, body in harness.server.answers]
+    return [answer.body for answer in harness.server.answers]
 
 
 async def test_a_returned_value_completes(autojump_clock: MockClock, harness: Harness) -> None:

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import NamedTuple, Protocol, final
 
 import trio
 
@@ -41,6 +41,16 @@ class Pull:
 
 
 @final
+class Answer(NamedTuple):
+    """An answer to a delivery: by which durable and delivery, what, and to which message."""
+
+    durable: str
+    deliveries: int
+    body: str
+    sequence: int
+
+
+@final
 class Consumer:
     """A durable.
 
@@ -49,7 +59,7 @@ class Consumer:
         clockwork: makes its calls.
         find: returns a message that is still in the stream.
         remove: takes a message out of a work queue.
-        answers: gets (durable, delivery count, body) of each answer that arrives.
+        answers: gets each answer that arrives.
     """
 
     def __init__(
@@ -58,7 +68,7 @@ class Consumer:
         clockwork: Clockwork,
         find: Callable[[int], Record | None],
         remove: Callable[[int], None],
-        answers: deque[tuple[str, int, str]],
+        answers: deque[Answer],
     ) -> None:
         self._answers = answers
         self.spec = spec
@@ -114,9 +124,9 @@ class Consumer:
         """Hand out what can be handed out, one after another, in the next turn."""
         self._clockwork.post(self._serve_one)
 
-    def note(self, deliveries: int, body: str) -> None:
+    def note(self, sequence: int, deliveries: int, body: str) -> None:
         """Remember an answer, for tests that want to see it."""
-        self._answers.append((self.spec.durable, deliveries, body))
+        self._answers.append(Answer(self.spec.durable, deliveries, body, sequence))
 
     def ack(self, sequence: int) -> None:
         """Be done with a message; also by a delivery that has expired (contract 5)."""

@@ -64,7 +64,7 @@ class MemoryDelivery:
         self._answered = True
 
         def arrive() -> None:
-            self._consumer.note(self.deliveries, body)
+            self._consumer.note(self.stream_sequence, self.deliveries, body)
             call()
 
         self._line.send(arrive, not_after)

@@ -10,7 +10,7 @@ import trio
 
 from trio_dagnats.errors import Conflict, Missing
 from trio_dagnats.transport.memory.clockwork import Clockwork
-from trio_dagnats.transport.memory.consumers import Consumer
+from trio_dagnats.transport.memory.consumers import Answer, Consumer
 from trio_dagnats.transport.memory.streams import MSG_ID, Stream
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
@@ -40,14 +40,14 @@ class MemoryServer:
         max_payload: the most bytes of headers and body in a message.
 
     Attributes:
-        answers: the last answers to deliveries: durable, delivery count, body (``+ACK``).
+        answers: the last answers to deliveries.
     """
 
     def __init__(self, *, max_payload: int = 1_048_576) -> None:
         self.max_payload = max_payload
         self.clockwork = Clockwork()
         self.streams: dict[str, Stream] = {}
-        self.answers: deque[tuple[str, int, str]] = deque(maxlen=KEPT_ANSWERS)
+        self.answers: deque[Answer] = deque(maxlen=KEPT_ANSWERS)
         self._subscriptions: list[Subscription] = []
         self._manager = trio.open_nursery()
 
