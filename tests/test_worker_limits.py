@@ -30,9 +30,8 @@ def test_illegal_groups_are_refused_by_name(group: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b"])
 def test_illegal_worker_ids_are_refused_by_name(name: str) -> None:
-    if name:
-        with pytest.raises(UsageError, match="worker id"):
-            Worker("nats://localhost", worker_id=name)
+    with pytest.raises(UsageError, match="worker id"):
+        Worker("nats://localhost", worker_id=name)
 
 
 @pytest.mark.parametrize(

@@ -188,8 +188,23 @@ def unfold(err: BaseException) -> Iterator[BaseException]:
             todo.append(found.__cause__)
 
 
-def plain(error: BaseException) -> BaseException:
-    """Unwrap groups of one: what went wrong once needs no group around it."""
+def plain(error: BaseException, own: BaseException | None = None) -> BaseException:
+    """Unwrap groups of one: what went wrong once needs no group of our nurseries around it.
+
+    Raise it ``from`` its own ``__cause__``, which ``from None`` would wipe out.
+
+    Args:
+        error: the group.
+        own: what the caller's block raised; a group of the caller's own stays as it is.
+    """
+    if isinstance(own, BaseExceptionGroup) and _leaves(error) == _leaves(own):
+        return own  # trio may have copied the group on its way
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+def _leaves(error: BaseException) -> list[int]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for member in error.exceptions for leaf in _leaves(member)]
+    return [id(error)]

@@ -39,16 +39,27 @@ class Server:
         port: the port; None for a free one.
         store_dir: where JetStream keeps its files; None for a temporary directory that is deleted
             at the end. A given one is made if it is absent, and kept.
+        config: a nats-server configuration file, for what has no argument here (accounts, TLS,
+            ``max_payload``); host, port and JetStream's directory stay as said above.
 
     Raises:
-        UsageError: no nats-server binary, a port in use, or a directory that cannot be written.
+        UsageError: no nats-server binary, a port in use, a directory that cannot be written, or no
+            such configuration file.
         EngineError: the server did not start; the text ends with its log.
     """
 
-    def __init__(self, *, port: int | None = None, store_dir: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        store_dir: str | Path | None = None,
+        config: str | Path | None = None,
+    ) -> None:
         if port is not None and not 0 < port < 65536:
             raise UsageError(f"port must be 1 to 65535 or None, not {port!r}")
-        self._wanted = port
+        if config is not None and not Path(config).is_file():
+            raise UsageError(f"there is no configuration file {str(config)!r}")
+        self._config = config
         self._given_store = Path(store_dir) if store_dir is not None else None
         self._temporary: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,6 +150,7 @@ class Server:
                 *(sys.executable, "-I", "-S", str(GUARD)),
                 *(str(_binary()), "-js", "-a", HOST, "-p", str(self.port or -1)),
                 *("-sd", str(self._store()), "--ports_file_dir", told),
+                *(("-c", str(self._config)) if self._config is not None else ()),
             ]
             self._log.clear()
             # A session of its own: Ctrl-C in the terminal is for the program, not for its server.

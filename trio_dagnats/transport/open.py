@@ -51,11 +51,8 @@ async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterato
     # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
     from trio_dagnats.transport.nats.connection import dial  # noqa: PLC0415
 
-    try:
-        async with dial(checked, options or ConnectOptions()) as broker:
-            yield broker
-    except BaseExceptionGroup as group:
-        raise plain(group) from None
+    async with _plainly(dial(checked, options or ConnectOptions())) as broker:
+        yield broker
 
 
 @asynccontextmanager
@@ -68,8 +65,21 @@ async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIter
         )
     from trio_dagnats.transport.nats.borrowed import borrow  # noqa: PLC0415 - see above
 
+    async with _plainly(borrow(client)) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _plainly(connection: AbstractAsyncContextManager[Broker]) -> AsyncIterator[Broker]:
+    """Raise what went wrong without our nurseries' groups; a group of the body's own stays."""
+    own: BaseException | None = None
     try:
-        async with borrow(client) as broker:
-            yield broker
+        async with connection as broker:
+            try:
+                yield broker
+            except BaseException as error:
+                own = error
+                raise
     except BaseExceptionGroup as group:
-        raise plain(group) from None
+        found = plain(group, own)
+        raise found from found.__cause__

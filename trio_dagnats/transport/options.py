@@ -1,5 +1,7 @@
 """How to connect: one frozen object; nothing secret in it is ever shown."""
 
+import importlib.util
+import re
 import ssl
 from dataclasses import dataclass, field
 from math import isfinite
@@ -9,8 +11,11 @@ from urllib.parse import urlsplit
 
 from trio_dagnats.errors import UsageError
 
-SCHEMES = ("nats", "tls", "ws", "wss")
+SCHEMES = ("nats", "tls")
+"""No ``ws``: it needs aiohttp, and our own transport speaks plain TCP and TLS only."""
 DEFAULT_PORT = 4222
+_SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
+_JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 
 
 @final
@@ -23,13 +28,16 @@ class ConnectOptions:
         user: user name, with ``password``.
         password: never shown.
         token: never shown.
-        credentials: path of a ``.creds`` file, read again at every connect.
-        nkey_seed: path of a file with an nkey seed.
-        tls: the context to verify the server with; required when given.
+        credentials: path of a ``.creds`` file, read again at every connect; needs the extra
+            ``nkeys`` (``pip install 'trio-dagnats[nkeys]'``).
+        nkey_seed: path of a file with an nkey seed; likewise.
+        tls: the context to verify the server with; when given (or with a ``tls://`` URL), nothing
+            is sent to a server that does not speak TLS.
         connect_timeout: seconds until a first connect is given up.
 
     Raises:
-        UsageError: options that contradict each other, or a file that is not there.
+        UsageError: options that contradict each other, or a file that is not there or holds no
+            usable key.
     """
 
     name: str = "trio-dagnats"
@@ -57,8 +65,31 @@ class ConnectOptions:
         if not (isfinite(self.connect_timeout) and self.connect_timeout > 0):
             raise UsageError(f"connect_timeout must be seconds > 0, not {self.connect_timeout!r}")
         for path in (self.credentials, self.nkey_seed):
-            if path is not None and not Path(path).is_file():
-                raise UsageError(f"there is no file {str(path)!r} to log in with")
+            if path is not None:
+                _check_key_file(Path(path), jwt=path is self.credentials)
+
+
+def _check_key_file(path: Path, *, jwt: bool) -> None:
+    """Look into a file with a key, or nats-py's insides would tell what is wrong with it."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {str(path)!r} to log in with")
+    if importlib.util.find_spec("nkeys") is None:
+        raise UsageError("logging in with a key needs `pip install 'trio-dagnats[nkeys]'`")
+    text = path.read_text(errors="replace")
+    seed = _SEED.search(text)
+    if seed is None or not _is_seed(seed[0]) or (jwt and _JWT.search(text) is None):
+        what = "a JWT and its nkey seed (`nsc generate creds`)" if jwt else "an nkey seed (SU...)"
+        raise UsageError(f"the file {str(path)!r} does not hold {what}")
+
+
+def _is_seed(text: str) -> bool:
+    import nkeys  # noqa: PLC0415 - loaded by those only who log in with it
+
+    try:
+        nkeys.from_seed(bytearray(text.encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        return False
+    return True
 
 
 def check_url(url: str) -> str:
@@ -71,17 +102,19 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(full)
         host, port = parts.hostname, parts.port or DEFAULT_PORT
-    except ValueError as error:
-        raise UsageError(f"{shown(url)!r} is no server URL: {error}") from None
-    if parts.scheme not in SCHEMES or not host or " " in host or not 0 < port < 65536:
+    except ValueError:  # its text may hold a part of the password
+        parts, host, port = urlsplit(""), None, 0
+    usable = host and not {" ", ","} & set(host) and "@" not in parts.path + parts.query
+    if parts.scheme not in SCHEMES or not usable or not 0 < port < 65536:
         raise UsageError(
-            f"{shown(url)!r} is no server URL; write it as nats://host:4222 "
-            f"(schemes: {', '.join(SCHEMES)})"
+            f"{shown(url)!r} is no server URL; write it as nats://host:4222 (schemes: "
+            f"{', '.join(SCHEMES)}), several as a list, and special characters of a password as "
+            "%XX, or give it by ConnectOptions"
         )
     return full
 
 
 def shown(url: str) -> str:
-    """Return a URL as it may be shown: without user and password."""
-    scheme, found, rest = url.rpartition("://")
+    """Return a URL as it may be shown: without user and password, however it is mistyped."""
+    scheme, found, rest = url.partition("://") if "://" in url else ("", "", url)
     return f"{scheme}{found}{rest.rpartition('@')[2]}"

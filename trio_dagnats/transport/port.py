@@ -179,6 +179,9 @@ class Broker(Protocol):
 
         Entering returns once the server has the subscription: what is published after that is
         seen. ``on_message`` gets ``None`` after each reconnect.
+
+        Raises:
+            NotStored: on entering: the server did not confirm within 5 seconds.
         """
         ...
 

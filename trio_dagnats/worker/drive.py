@@ -178,13 +178,15 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
         until=attempt.lease_until,
         known=attempt.known_sequence,
     )
-    if isinstance(outcome, Continued) and not attempt.handler.loop:
-        await commit_signals(attempt)  # a loop's own checkpoint holds them already (design 8.9)
     try:
+        if isinstance(outcome, Continued) and not attempt.handler.loop:
+            await commit_signals(attempt)  # a loop's own checkpoint holds them already (design 8.9)
         return await hub.settler.settle(claim, event)
-    except TooLarge as error:
-        if isinstance(outcome, Failed):
-            raise
+    except BrokerError as error:
+        # One attempt's trouble (a full disk, a stream that is gone) must not end the worker.
+        if isinstance(outcome, Failed) or not isinstance(error, TooLarge):
+            log.warning("%s: %s", attempt.label, error, extra=attempt.log_fields)
+            return Verdict.NOT_STORED
         attempt.outcome = Failed(kind=FailureType.NON_RETRIABLE, error=f"output refused: {error}")
         return await _store_outcome(attempt)
 

@@ -14,7 +14,7 @@ from trio_dagnats.attempt.outcome import (
     classify,
     in_place_delay,
 )
-from trio_dagnats.errors import BrokerError, HandlerError, NotStored
+from trio_dagnats.errors import BrokerError, HandlerError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker import express
 from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
@@ -62,7 +62,7 @@ async def _guarded(attempt: Attempt) -> None:
         if attempt.reason is None:  # else it was ended before it had a task
             with attempt.scope:
                 await _live(attempt)
-    except trio.Cancelled:
+    except BaseException:  # a cancellation from outside, perhaps in a group, or Ctrl-C
         attempt.reason = attempt.reason or CancelReason.DRAIN
         await _farewell(attempt)
         raise
@@ -83,7 +83,7 @@ async def _until_handler(attempt: Attempt) -> bool:
     bad = parse(attempt)
     try:
         todo = bad or await examine(attempt)
-    except NotStored:  # the history could not be read: whoever gets the task next will read it
+    except BrokerError:  # the history could not be read: whoever gets the task next will read it
         attempt.cancel(CancelReason.DRAIN)
         return False
     return await drive(attempt, todo)
@@ -119,7 +119,7 @@ async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
     """Call the handler: the only place where everything that it raises is caught."""
     try:
         return await attempt.handler.call(TaskContext(attempt)), None
-    except (trio.Cancelled, KeyboardInterrupt, GeneratorExit):
+    except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001 - the handler border turns it into an outcome
         _let_pass(attempt, error)
@@ -127,15 +127,21 @@ async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:
-    """Raise the cancellation (or Ctrl-C) that a group holds; log what was raised beside it."""
-    if not isinstance(error, BaseExceptionGroup):
-        return
-    passing, rest = error.split((trio.Cancelled, KeyboardInterrupt))
+    """Raise a cancellation (or the Ctrl-C of a group); log what was raised beside it.
+
+    One that is not in effect is the handler's own: kept and raised outside of its scope. Raised any
+    further it would cancel all other attempts, so it counts as an error.
+    """
+    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+    passing, rest = group.split((trio.Cancelled, KeyboardInterrupt))
     if passing is None:
+        return
+    in_effect = trio.current_effective_deadline() <= trio.current_time()
+    if not in_effect and passing.subgroup(KeyboardInterrupt) is None:
         return
     if rest is not None:
         _log_error(attempt, rest, "raised while it was cancelled")
-    raise passing
+    raise passing if group is error else error
 
 
 async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
@@ -162,9 +168,12 @@ async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseExceptio
 
 async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     """Hand the task back with a delay, a bounded number of times, so that no run can wedge."""
-    await ensure_note(attempt)
-    notes = attempt.hub.store.notes
-    times = attempt.note.retries if notes else attempt.delivery.deliveries - 1
+    times = attempt.delivery.deliveries - 1
+    try:
+        await ensure_note(attempt)
+        times = attempt.note.retries if attempt.hub.store.notes else times
+    except BrokerError as silence:
+        log.warning("%s: note not read: %s", attempt.label, silence, extra=attempt.log_fields)
     if times >= MAX_IN_PLACE:
         error = f"{wanted.error} (after {times} retries in place)"
         await conclude(attempt, Failed(kind=FailureType.RETRIABLE, error=error))

@@ -5,6 +5,7 @@ map step do not multiply its traffic. Once the server has the subscription, and 
 reconnect, the history since the task's own timestamp is read, so that there is no gap.
 """
 
+import logging
 from typing import Protocol, final
 
 import trio
@@ -13,6 +14,8 @@ from trio_dagnats.errors import BrokerError, WireError
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
+
+log = logging.getLogger("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
 PAUSE_AFTER_ERROR = 1.0
@@ -78,7 +81,7 @@ class RunWatch:
         ear = self._ears.get(watched.run_id)
         if ear is None:
             ear = self._ears[watched.run_id] = _Ear(watched.run_id)
-            self._nursery.start_soon(self._listen, ear)
+            self._nursery.start_soon(self._watch, ear)
         ear.members.add(watched)
         ear.behind.add(watched)
         ear.lot.unpark_all()
@@ -94,14 +97,23 @@ class RunWatch:
             del self._ears[watched.run_id]
             ear.scope.cancel()
 
-    async def _listen(self, ear: _Ear) -> None:
+    async def _watch(self, ear: _Ear) -> None:
+        """Listen for as long as anybody does; a server that does not answer is asked again."""
         with ear.scope:
-            async with self._broker.listen(history_subject(ear.run_id), ear.heard):
-                while True:
-                    if ear.behind:
-                        await self._catch_up(ear)
-                    else:
-                        await ear.lot.park()
+            while True:
+                try:
+                    await self._listen(ear)
+                except BrokerError as error:
+                    log.debug("run %s is not watched now: %s", ear.run_id, error)
+                    await trio.sleep(PAUSE_AFTER_ERROR)
+
+    async def _listen(self, ear: _Ear) -> None:
+        async with self._broker.listen(history_subject(ear.run_id), ear.heard):
+            while True:
+                if ear.behind:
+                    await self._catch_up(ear)
+                else:
+                    await ear.lot.park()
 
     async def _catch_up(self, ear: _Ear) -> None:
         behind, ear.behind = ear.behind, set()

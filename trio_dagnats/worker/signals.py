@@ -5,6 +5,7 @@ carries no revision); the value is read from the bucket, again after a reconnect
 all the same, as a net under lost wake-ups.
 """
 
+import logging
 from typing import final
 
 import trio
@@ -13,9 +14,12 @@ from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.port import Broker, Entry, Message
 from trio_dagnats.wire.names import BUCKET_SIGNALS, kv_subject, signal_key
 
+log = logging.getLogger("trio_dagnats.worker")
+
 POLL = 30.0
 """Seconds after which a wait looks at the bucket though nothing woke it."""
 READ_PATIENCE = 5.0
+PAUSE_AFTER_ERROR = 1.0
 
 
 @final
@@ -45,8 +49,17 @@ async def wait_for_entry(broker: Broker, run_id: str, name: str, newer_than: int
     Raises:
         Missing: no bucket ``signals`` on this server.
     """
-    news = _News()
     key = signal_key(run_id, name)
+    while True:
+        try:
+            return await _listen(broker, key, newer_than)
+        except NotStored as error:  # an outage ends no wait: the subscription is asked for again
+            log.debug("signal %s is not listened for now: %s", key, error)
+            await trio.sleep(PAUSE_AFTER_ERROR)
+
+
+async def _listen(broker: Broker, key: str, newer_than: int) -> Entry:
+    news = _News()
     async with broker.listen(kv_subject(BUCKET_SIGNALS, key), news.heard):
         while True:
             news.forget()

@@ -45,8 +45,7 @@ class StepStore:
         if not self.notes:
             return None
         key = checkpoint_key(task.run_id, task.step_id)
-        entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
-        return entry.value if entry else None
+        return await self._read(key)
 
     async def save_checkpoint(self, task: Task, data: bytes) -> None:
         """Write the step's checkpoint.
@@ -64,8 +63,7 @@ class StepStore:
         if not self.notes:
             return Note(dispatch=dispatch)
         key = note_key(task.run_id, task.step_id)
-        entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
-        return decode(entry.value if entry else None).for_dispatch(dispatch)
+        return decode(await self._read(key)).for_dispatch(dispatch)
 
     async def save_note(self, task: Task, note: Note) -> None:
         """Write the attempt note."""
@@ -80,6 +78,13 @@ class StepStore:
         if self.notes:
             key = note_key(task.run_id, task.step_id)
             await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=_soon(NOTE_PATIENCE))
+
+    async def _read(self, key: str) -> bytes | None:
+        try:
+            entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
+        except Missing:  # deleted under us: as if it had never been there
+            return None
+        return entry.value if entry else None
 
     async def send_signal(self, run_id: str, name: str, data: bytes) -> None:
         """Put a signal's value.

@@ -78,7 +78,9 @@ class Worker:
         self._startup = trio.CancelScope()
         self._running = False
         self._block = AsyncExitStack()
-        self.worker_id = check_worker_id(worker_id or f"worker-{token_hex(8)}")
+        if worker_id is None:
+            worker_id = f"worker-{token_hex(8)}"
+        self.worker_id = check_worker_id(worker_id)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "idle"
@@ -167,6 +169,7 @@ class Worker:
 
         Raises:
             ConnectError: no usable server in time, or the connection ended for good.
+            Missing: the server, or the account on it, has no JetStream.
             EngineError: the server has no DagNats streams.
             UsageError: nothing is registered, or another consumer stands in the way.
             SystemExit: after a second signal.
@@ -179,7 +182,8 @@ class Worker:
                 await self._run(task_status)
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise plain(group) from None
+            found = plain(group)
+            raise found from found.__cause__
         interrupts.leave()
 
     def stop(self) -> None:
@@ -208,15 +212,17 @@ class Worker:
         """Drain: within ``grace`` at the end of the block, without grace after an error."""
         if self._service is not None:
             self._service.drain(self._grace if error is None else 0.0)
-        await self._leave(error)
+        await self._leave(error, own=error)
 
-    async def _leave(self, error: BaseException | None) -> None:
+    async def _leave(self, error: BaseException | None, own: BaseException | None = None) -> None:
         kind = type(error) if error is not None else None
         trace = error.__traceback__ if error is not None else None
         try:
             await self._block.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            raise plain(group) from None
+            found = plain(group, own)
+            if found is not own:
+                raise found from found.__cause__
 
     def _register(
         self, adapt: Adapt, task_type: str, handler: F | None, options: HandleOptions

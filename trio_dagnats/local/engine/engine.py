@@ -54,8 +54,9 @@ class LocalEngine:
         """Set the server up and begin to serve; returns when runs can be started."""
         if self._block is not None:
             raise EngineError("this engine is running already; make another one")
-        self._block = self._serving()
-        await self._block.__aenter__()
+        block = self._serving()
+        await block.__aenter__()
+        self._block = block  # not before: what could not start can be started again
         return self
 
     async def __aexit__(
@@ -71,16 +72,22 @@ class LocalEngine:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
+        own: BaseException | None = None
         try:
             async with open_broker(self._nats, self._options) as broker:
                 await _refuse_company(broker)
                 await resources.ensure(broker, trio.current_time() + SET_UP_PATIENCE)
                 async with trio.open_nursery() as nursery:
                     await _start(broker, nursery)
-                    yield
+                    try:
+                        yield
+                    except BaseException as error:
+                        own = error
+                        raise
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise plain(group) from None
+            found = plain(group, own)
+            raise found from found.__cause__
 
 
 async def _start(broker: Broker, nursery: trio.Nursery) -> None:

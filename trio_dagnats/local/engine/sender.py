@@ -64,7 +64,8 @@ class Sender:
                     for message in messages:
                         nursery.start_soon(self._store, message)
             except BaseExceptionGroup as group:
-                raise plain(group) from None
+                found = plain(group)
+                raise found from found.__cause__
 
     async def _store(self, message: Outgoing) -> None:
         await self._broker.store(

@@ -9,7 +9,10 @@ import trio
 from trio_dagnats.errors import Missing, NotStored
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.server import MemoryServer, Subscription
-from trio_dagnats.transport.port import FOREVER, Message, OnMessage
+from trio_dagnats.transport.port import Message, OnMessage
+
+LISTEN_PATIENCE = 5.0
+"""Seconds for a subscription to be confirmed, as on a real connection."""
 
 _inboxes = count(1)
 
@@ -46,7 +49,7 @@ async def listening(
     server: MemoryServer, line: Line, subject: str, on_message: OnMessage, queue: str
 ) -> AsyncIterator[None]:
     """Subscribe for the length of a block; see ``port.Broker.listen``."""
-    await line.turn(FOREVER)
+    await line.turn(trio.current_time() + LISTEN_PATIENCE)
 
     def deliver(message: Message) -> None:
         if line.connected:

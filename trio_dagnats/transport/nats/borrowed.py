@@ -46,8 +46,9 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
     link = Link(lambda _: path, FOREVER)
     async with trio.open_nursery() as nursery:
         holder = _Holder(path, link)
-        await nursery.start(holder.run)
+        nursery.start_soon(holder.run)
         try:
+            await holder.ready.wait()  # as in ``connection.dial``
             yield NatsBroker(link)
         finally:
             holder.leave()
@@ -61,19 +62,20 @@ class _Holder:
         self._path = path
         self._link = link
         self._scope = trio.CancelScope(shield=True)
+        self.ready = trio.Event()
 
     def leave(self) -> None:
         """End the tasks; the client stays connected."""
         self._scope.cancel()
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Move frames and watch for reconnects, until :meth:`leave`."""
         with self._scope:
             try:
                 async with trio.open_nursery() as nursery:
                     await self._link.open(nursery)
                     nursery.start_soon(self._path.watch, self._link)
-                    task_status.started()
+                    self.ready.set()
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE):
                     await self._path.end(self._link)

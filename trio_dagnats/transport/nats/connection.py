@@ -23,7 +23,7 @@ from trio_dagnats.transport.nats.borrowed import BorrowedPath
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.own_path import OwnPath
-from trio_dagnats.transport.nats.private import HookedClient, hooks_fit, protect_loop
+from trio_dagnats.transport.nats.private import HookedClient, PlainText, hooks_fit, protect_loop
 from trio_dagnats.transport.options import ConnectOptions, shown
 from trio_dagnats.transport.port import FOREVER
 
@@ -47,8 +47,10 @@ async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBr
         log.warning("this nats-py is not one that the fast path knows; using its public calls")
     connection = _Connection(urls, options, fast=fast)
     async with trio.open_nursery() as nursery:
-        await nursery.start(connection.run)
+        nursery.start_soon(connection.run)
         try:
+            # Not ``nursery.start``: cancelled in there, nobody could end the shielded task.
+            await connection.ready.wait()
             yield connection.broker
         finally:
             connection.leave()
@@ -68,6 +70,7 @@ class _Connection:
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
         self._closed = trio.Event()
+        self.ready = trio.Event()
         self._leaving = False
         self._path: OwnPath | None = None
 
@@ -75,7 +78,7 @@ class _Connection:
         """End the connection's task; called when the block's body has ended."""
         self._scope.cancel()
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """Hold the connection until :meth:`leave`.
 
         Raises:
@@ -89,7 +92,7 @@ class _Connection:
             self.broker = NatsBroker(link)
             with self._scope:
                 try:
-                    await self._hold(link, task_status)
+                    await self._hold(link)
                 finally:
                     await self._close(loop, link)
 
@@ -104,7 +107,7 @@ class _Connection:
         self._path = OwnPath(client, link)
         return self._path
 
-    async def _hold(self, link: Link, task_status: trio.TaskStatus[None]) -> None:
+    async def _hold(self, link: Link) -> None:
         async with trio.open_nursery() as nursery:
             if self._path is not None:
                 self._path.writable = True
@@ -112,7 +115,7 @@ class _Connection:
                 nursery.start_soon(self._public.watch, link)
             await link.open(nursery)
             await self._check(link)
-            task_status.started()
+            self.ready.set()
             await self._closed.wait()
             raise ConnectError(
                 f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
@@ -131,10 +134,15 @@ class _Connection:
     async def _dial(self, loop: trio_asyncio.TrioEventLoop) -> None:
         connect = trio_asyncio.aio_as_trio(self._client.connect, loop=loop)
         self._dialling.deadline = trio.current_time() + self._options.connect_timeout
-        with self._dialling:
-            await connect(**self._connect_arguments())
-        if self._dialling.cancelled_caught:
-            await self._abandon(loop)
+        connected = False
+        try:
+            with self._dialling:
+                await connect(**self._connect_arguments())
+                connected = True
+        finally:
+            if not connected:
+                await self._abandon(loop)
+        if not connected:
             raise ConnectError(self._why_not())
         log.info("connected to %s", self._names)
 
@@ -142,10 +150,14 @@ class _Connection:
         self._leaving = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
             await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
+            if isinstance(self._client, HookedClient):
+                await trio_asyncio.aio_as_trio(self._client.drop, loop=loop)()
 
     def _why_not(self) -> str:
         seconds = self._options.connect_timeout
-        if isinstance(self._refusal, nats.errors.AuthorizationError):
+        if isinstance(self._refusal, PlainText):
+            return f"cannot connect to {self._names}: {self._refusal}"
+        if self._refusal is not None and _is_refused(self._refusal):
             return f"{self._names} refused the credentials: check user, token, credentials or nkey"
         if self._refusal is None:
             return f"no answer from {self._names} within {seconds:g} s: is a NATS server there?"
@@ -181,8 +193,8 @@ class _Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self._refusal = error
-        if isinstance(error, nats.errors.AuthorizationError):
-            self._dialling.cancel()
+        if isinstance(error, PlainText) or _is_refused(error):
+            self._dialling.cancel()  # trying again changes nothing
         log.debug("nats: %r", error)
 
     async def _on_lost(self) -> None:
@@ -226,6 +238,12 @@ class _Connection:
             "nkeys_seed": _path(options.nkey_seed),
         }
         return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _is_refused(error: Exception) -> bool:
+    """Say whether the server has refused the credentials; nats-py knows one wording of two."""
+    known = isinstance(error, nats.errors.AuthorizationError)
+    return known or "authorization violation" in str(error).lower()
 
 
 def _path(path: str | Path | None) -> str | None:

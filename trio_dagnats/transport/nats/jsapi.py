@@ -18,7 +18,9 @@ OVERLAP = (10100, 10099)
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
-_MISSING = {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, 10039, 10076}
+_MISSING = {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND}
+_NO_JETSTREAM = {10039, 10076}
+"""JetStream is off for the account, or for the server."""
 BACK_OFF = (0.05, 0.1, 0.25, 0.5, 1.0)
 _STREAM_FIELDS = {"subjects", "retention", "storage", "duplicate_window", "max_age", "allow_atomic"}
 
@@ -39,9 +41,19 @@ def raise_api_error(error: Json) -> NoReturn:
     code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
     if code == WRONG_LAST_SEQUENCE or code in OVERLAP:
         raise Conflict(f"{text} (JetStream error {code})")
+    if code in _NO_JETSTREAM:
+        raise no_jetstream()
     if code in _MISSING:
         raise Missing(f"{text} (JetStream error {code})")
     raise ApiError(code, text)
+
+
+def no_jetstream() -> Missing:
+    """Build the error for a server, or an account on it, without JetStream."""
+    return Missing(
+        "this server has no JetStream for this account: start it with `nats-server -js` (or enable "
+        "JetStream for the account), or point at a DagNats engine (`dagnats serve`)"
+    )
 
 
 @final
@@ -62,10 +74,7 @@ class JsApi:
         body = b"" if request is None else json.dumps(request).encode()
         answer = await self.ask(Frame(f"$JS.API.{subject}", body, not_after=deadline), deadline)
         if answer.status == NO_RESPONDERS:
-            raise Missing(
-                "this server has no JetStream: start it with `nats-server -js`, or point at a "
-                "DagNats engine"
-            )
+            raise no_jetstream()
         reply = cast("Json", json.loads(answer.body))
         if isinstance(error := reply.get("error"), dict):
             raise_api_error(error)

@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 
+import nats.errors
 import trio
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
@@ -25,6 +26,13 @@ CLOSE_PATIENCE = 1.0
 FIRST_SID_DIGITS = len(str(FIRST_SID))
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)()\r\n").match
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
+
+
+class PlainText(nats.errors.Error):
+    """TLS was asked for, and this server has none."""
+
+    def __str__(self) -> str:
+        return "the server does not offer TLS; nothing was sent to it"
 
 
 class AbortingTcp(TcpTransport):
@@ -128,6 +136,14 @@ class HookedClient(Client):
         self._tcp = AbortingTcp()
         self._transport = self._tcp
 
+    def _connect_command(self) -> bytes:
+        """Send no name and no password in the clear where TLS was asked for: nats-py would."""
+        server = self._current_server
+        wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
+        if wanted and not self._server_info.get("tls_required"):
+            raise PlainText
+        return super()._connect_command()
+
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
@@ -149,6 +165,12 @@ class HookedClient(Client):
         writer = self._tcp.writer
         return writer.transport.get_write_buffer_size() if writer is not None else 0
 
+    async def drop(self) -> None:
+        """Close what a given-up connect has left open: nats-py leaves it to the collector."""
+        self._tcp.close()
+        for _ in range(2):  # the loop's turns in which a transport ends; its own wait can be broken
+            await asyncio.sleep(0)
+
     def close_gently(self) -> None:
         """Let the last close be an ordinary one: everything was flushed before."""
         self._tcp.reset = False
@@ -167,6 +189,7 @@ def hooks_fit() -> bool:
     """Say whether this nats-py still has the names that the hooks replace."""
     return (
         hasattr(Client, "_process_msg")
+        and hasattr(Client, "_connect_command")
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")

@@ -1,0 +1,213 @@
+"""Credentials, TLS and mistyped URLs against real servers that ask for them."""
+
+import logging
+import os
+import ssl
+import subprocess
+import traceback
+from pathlib import Path
+
+import nkeys
+import pytest
+import trio
+
+from trio_dagnats import ConnectOptions, TaskContext, Worker
+from trio_dagnats.errors import ConnectError, Missing, UsageError
+from trio_dagnats.local import Server
+from trio_dagnats.transport import open_broker
+
+SECRET = "hunter2"
+DEADLINE = 5.0
+
+
+def new_seed() -> str:
+    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    return seed.decode()
+
+
+def public(seed: str) -> str:
+    key: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
+    return key.decode()
+
+
+def server(tmp_path: Path, text: str) -> Server:
+    config = tmp_path / "server.conf"
+    config.write_text(text)
+    return Server(config=config)
+
+
+async def connect(url: str, options: ConnectOptions | None = None) -> None:
+    with trio.fail_after(DEADLINE):
+        async with open_broker(url, options):
+            pass
+
+
+async def refusal(
+    url: str, options: ConnectOptions | None, caplog: pytest.LogCaptureFixture
+) -> str:
+    """Return how a connection is refused; nothing anywhere may hold the secret."""
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(ConnectError) as error:
+        await connect(url, options)
+    shown = "".join(traceback.format_exception(error.value)) + caplog.text + repr(options)
+    assert SECRET not in shown
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "good", "bad"),
+    [
+        (
+            'authorization { user: ada, password: "right" }',
+            {"user": "ada", "password": "right"},
+            {"user": "ada", "password": SECRET},
+        ),
+        ('authorization { token: "right" }', {"token": "right"}, {"token": SECRET}),
+    ],
+    ids=["password", "token"],
+)
+async def test_a_wrong_word_is_refused_at_once_and_named_by_host_only(
+    tmp_path: Path,
+    config: str,
+    good: dict[str, str],
+    bad: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with server(tmp_path, config) as found:
+        await connect(found.url, ConnectOptions(**good))  # type: ignore[arg-type]  # all are str
+        host = found.url.removeprefix("nats://")
+        word = ":".join(bad.values())
+        for url, options in (
+            (found.url, ConnectOptions(**bad)),  # type: ignore[arg-type]  # the same
+            (f"nats://{word}@{host}", None),
+        ):
+            told = await refusal(url, options, caplog)
+            assert found.url in told
+            assert "refused the credentials" in told
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+async def test_an_nkey_logs_in_and_a_strange_one_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    seed = new_seed()
+    good, bad = tmp_path / "good.nk", tmp_path / "bad.nk"
+    good.write_text(seed + end)
+    bad.write_text(new_seed() + end)
+    config = f"authorization {{ users: [{{nkey: {public(seed)}}}] }}"
+    async with server(tmp_path, config) as found:
+        await connect(found.url, ConnectOptions(nkey_seed=good))
+        told = await refusal(found.url, ConnectOptions(nkey_seed=bad), caplog)
+
+    assert "refused the credentials" in told
+
+
+async def test_strange_credentials_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    creds = tmp_path / "user.creds"
+    creds.write_text(
+        f"-----BEGIN NATS USER JWT-----\nno.{SECRET}.jwt\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{new_seed()}\n------END USER NKEY SEED------\n"
+    )
+    async with server(tmp_path, 'authorization { token: "right" }') as found:
+        told = await refusal(found.url, ConnectOptions(credentials=creds), caplog)
+
+    assert "refused the credentials" in told
+
+
+@pytest.mark.parametrize("option", ["nkey_seed", "credentials"])
+@pytest.mark.parametrize("text", ["", SECRET, "S" * 58])
+def test_a_file_without_a_key_is_refused_by_its_name(
+    tmp_path: Path, option: str, text: str
+) -> None:
+    path = tmp_path / "key.file"
+    path.write_text(text)
+
+    with pytest.raises(UsageError, match=r"key\.file' does not hold") as error:
+        ConnectOptions(**{option: path})  # type: ignore[arg-type]  # both take a path
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"nats://ada:{SECRET}/x@host:4222",
+        f"nats://ada:{SECRET}#x@host:4222",
+        f"nats://ada:{SECRET}@one:4222,nats://ada:{SECRET}@two:4222",
+        f"nats://ada:{SECRET}@one,two",
+        f"ws://ada:{SECRET}@host:80",
+        f"nats://ada:1{SECRET}?x@host",
+    ],
+)
+async def test_a_mistyped_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(UsageError, match="is no server URL") as error:
+        await connect(url)
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for loopback, and its key beside it."""
+    path = tmp_path_factory.mktemp("tls") / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    key = path.with_name("key.pem")
+    subprocess.run(
+        [*command, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True
+    )
+    return path
+
+
+def speaking_tls(tmp_path: Path, certificate: Path) -> Server:
+    key = certificate.with_name("key.pem")
+    return server(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
+
+
+async def test_tls_connects_with_a_context_that_trusts_the_server(
+    tmp_path: Path, certificate: Path
+) -> None:
+    context = ssl.create_default_context(cafile=certificate)
+    async with speaking_tls(tmp_path, certificate) as found:
+        await connect(found.url, ConnectOptions(tls=context))
+        await connect(found.url.replace("nats:", "tls:"), ConnectOptions(tls=context))
+
+
+async def test_a_server_that_cannot_be_verified_is_refused(
+    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ConnectOptions(tls=ssl.create_default_context(), connect_timeout=1)
+    async with speaking_tls(tmp_path, certificate) as found:
+        assert "certificate verify failed" in await refusal(found.url, options, caplog)
+
+
+@pytest.mark.parametrize("by_url", [True, False])
+async def test_where_tls_was_asked_for_no_password_goes_out_in_the_clear(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, by_url: bool
+) -> None:
+    async with server(tmp_path, f'authorization {{ user: ada, password: "{SECRET}" }}') as found:
+        host = found.url.removeprefix("nats://")
+        context = None if by_url else ssl.create_default_context()
+        options = ConnectOptions(user="ada", password=SECRET, tls=context)
+        told = await refusal(f"tls://{host}" if by_url else found.url, options, caplog)
+
+    assert "does not offer TLS" in told
+
+
+async def test_a_server_without_jetstream_says_what_to_run(tmp_path: Path) -> None:
+    """The account of this connection has none, as on a server that was started without it."""
+    accounts = "accounts { A: { users: [{user: a, password: a}] } }"
+    async with server(tmp_path, f"{accounts}\nno_auth_user: a") as found:
+        worker = Worker(found.url)
+
+        @worker.handle("t")
+        async def handler(ctx: TaskContext) -> None: ...
+
+        with trio.fail_after(DEADLINE), pytest.raises(Missing, match="nats-server -js"):
+            async with worker:
+                pass
+
+
+async def test_a_configuration_that_is_not_there_is_named() -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.conf"):
+        Server(config="nowhere.conf")
