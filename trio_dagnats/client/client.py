@@ -5,22 +5,19 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self, final
 
-import trio
-
 from trio_dagnats.client.api import ask
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.keys import with_key
 from trio_dagnats.client.run import Run
 from trio_dagnats.errors import EngineError, Missing, UsageError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, BUCKET_WORKERS, check_run_id, run_key
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.text import parse_rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
-
-PATIENCE = 10.0
 
 
 @final
@@ -129,7 +126,7 @@ class Client:
             Missing: no engine has set this server up.
             NotStored: the server did not answer in time.
         """
-        entries = await self._broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=_soon())
+        entries = await self._broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=soon())
         found = [WorkflowRun.read(entry.value) for entry in entries]
         return sorted(
             (
@@ -147,7 +144,7 @@ class Client:
             Missing: no engine has set this server up.
             NotStored: the server did not answer in time.
         """
-        entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=_soon())
+        entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=soon())
         return [WorkflowDef.read(entry.value) for entry in entries]
 
     async def workers(self) -> list[WorkerRegistration]:
@@ -157,7 +154,7 @@ class Client:
             NotStored: the server did not answer in time.
         """
         try:
-            entries = await self._broker.kv_entries(BUCKET_WORKERS, deadline=_soon())
+            entries = await self._broker.kv_entries(BUCKET_WORKERS, deadline=soon())
         except Missing:
             return []
         now_ns = self._broker.time_ns()
@@ -174,7 +171,7 @@ class Client:
         return self._open
 
     async def _find(self, name: str) -> WorkflowDef:
-        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
         if entry is None:
             raise EngineError(f"workflow {name!r} is not registered")
         return WorkflowDef.read(entry.value)
@@ -184,7 +181,3 @@ def _definition(workflow: Workflow | WorkflowDef | Mapping[str, object]) -> Work
     if isinstance(workflow, WorkflowDef):
         return workflow
     return workflow.build() if isinstance(workflow, Workflow) else WorkflowDef.read(workflow)
-
-
-def _soon() -> float:
-    return trio.current_time() + PATIENCE

@@ -11,6 +11,7 @@ from typing import Self, final
 import trio
 
 from trio_dagnats.errors import EngineError
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message, Record
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
@@ -20,7 +21,6 @@ POLL = 1.0
 FIRST_LOOK = 0.005
 """Seconds between an event and the first look at the snapshot; grows up to ``POLL``."""
 APPEARS_WITHIN = 10.0
-PATIENCE = 10.0
 ENDS = frozenset(
     {EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED, EventType.WORKFLOW_CANCELLED}
 )
@@ -114,7 +114,7 @@ class Events:
             WORKFLOW_HISTORY,
             history_subject(self._run_id),
             after=self._seen,
-            deadline=trio.current_time() + PATIENCE,
+            deadline=soon(),
         )
         self._found.extend(map(_parse, records))
         if records:

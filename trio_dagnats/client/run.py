@@ -8,6 +8,7 @@ import trio
 
 from trio_dagnats.client.follow import Events, wait_for_end
 from trio_dagnats.errors import EngineError, RunFailed
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
 from trio_dagnats.wire.data import to_bytes
@@ -25,7 +26,6 @@ from trio_dagnats.wire.names import (
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.workflow import WorkflowDef
 
-PATIENCE = 10.0
 STREAM_BUFFER = 1000
 
 
@@ -50,7 +50,7 @@ class Run:
         Raises:
             BrokerError: the server did not answer in time, or no engine has set it up.
         """
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(self.id), deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(self.id), deadline=soon())
         return None if entry is None else WorkflowRun.read(entry.value)
 
     async def status(self) -> RunStatus:
@@ -110,7 +110,7 @@ class Run:
             NotStored: not acknowledged in time.
         """
         key = signal_key(self.id, check_signal_name(name))
-        await self._broker.kv_put(BUCKET_SIGNALS, key, to_bytes(data), deadline=_soon())
+        await self._broker.kv_put(BUCKET_SIGNALS, key, to_bytes(data), deadline=soon())
 
     async def cancel(self) -> None:
         """Cancel the run: its handlers are stopped. One that has ended stays as it is.
@@ -127,7 +127,7 @@ class Run:
         if found is not None and found.status is RunStatus.PENDING:
             raise EngineError(f"run {self.id} is pending; the engine cancels only running ones")
         event = events.cancelled(self.id, self._broker.time_ns())
-        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=_soon())
+        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
 
     def events(self) -> AsyncIterator[HistoryEvent]:
         """Return an iterator over the run's events, from its start to its end, as they come.
@@ -158,11 +158,7 @@ class Run:
                 yield receive
 
     async def _definition(self, name: str) -> WorkflowDef:
-        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
         if entry is None:
             raise EngineError(f"workflow {name!r} is not registered any more; read wait() instead")
         return WorkflowDef.read(entry.value)
-
-
-def _soon() -> float:
-    return trio.current_time() + PATIENCE

@@ -35,4 +35,7 @@ def check_size(size: int, subject: str, max_payload: int) -> None:
 
 def no_bucket(bucket: str) -> Missing:
     """Build the error for a bucket that this server has not."""
-    return Missing(f"this server has no key-value bucket {bucket!r}")
+    return Missing(
+        f"this server has no key-value bucket {bucket!r}: `dagnats serve` creates it, the split "
+        f"engine does not; create it with `nats kv add {bucket}`"
+    )

@@ -7,11 +7,11 @@ like a plain redelivery), and the calls that a handler makes say what is missing
 
 from typing import final
 
-import trio
-
 from trio_dagnats.attempt.note import Note, decode, encode
 from trio_dagnats.errors import Missing
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import (
     BUCKET_CHECKPOINTS,
     BUCKET_SIGNALS,
@@ -21,8 +21,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.task import Task
 
-KV_PATIENCE = 10.0
-"""Seconds that a handler's own call waits for the server before it raises ``NotStored``."""
 NOTE_PATIENCE = 2.0
 """Seconds for a note while an attempt ends: losing it costs a count, waiting costs the drain."""
 
@@ -56,7 +54,7 @@ class StepStore:
         if not self.notes:
             raise no_bucket(BUCKET_CHECKPOINTS)
         key = checkpoint_key(task.run_id, task.step_id)
-        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=_soon(KV_PATIENCE))
+        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=soon())
 
     async def load_note(self, task: Task, dispatch: int) -> Note:
         """Read the attempt note as this dispatch may see it; an empty one if there is none."""
@@ -70,18 +68,18 @@ class StepStore:
         if self.notes:
             key = note_key(task.run_id, task.step_id)
             await self._broker.kv_put(
-                BUCKET_CHECKPOINTS, key, encode(note), deadline=_soon(NOTE_PATIENCE)
+                BUCKET_CHECKPOINTS, key, encode(note), deadline=soon(NOTE_PATIENCE)
             )
 
     async def drop_note(self, task: Task) -> None:
         """Delete the attempt note after the outcome."""
         if self.notes:
             key = note_key(task.run_id, task.step_id)
-            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=_soon(NOTE_PATIENCE))
+            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=soon(NOTE_PATIENCE))
 
     async def _read(self, key: str) -> bytes | None:
         try:
-            entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=_soon(KV_PATIENCE))
+            entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=soon())
         except Missing:  # deleted under us: as if it had never been there
             return None
         return entry.value if entry else None
@@ -92,21 +90,4 @@ class StepStore:
         Raises:
             Missing: no bucket ``signals``.
         """
-        try:
-            await self._broker.kv_put(
-                BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=_soon(KV_PATIENCE)
-            )
-        except Missing as missing:
-            raise no_bucket(BUCKET_SIGNALS) from missing
-
-
-def _soon(seconds: float) -> float:
-    return trio.current_time() + seconds
-
-
-def no_bucket(bucket: str) -> Missing:
-    """Return the error of a call that needs a bucket which this server does not have."""
-    return Missing(
-        f"this server has no key-value bucket {bucket!r}: `dagnats serve` creates it, the split "
-        f"engine does not; create it with `nats kv add {bucket}`"
-    )
+        await self._broker.kv_put(BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=soon())

@@ -10,12 +10,10 @@ from math import isfinite
 
 import trio
 
-from trio_dagnats.errors import Missing, OutcomeError, UsageError
-from trio_dagnats.wire.names import BUCKET_SIGNALS
+from trio_dagnats.errors import OutcomeError, UsageError
 from trio_dagnats.worker.attempt import Attempt, Wait
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.signals import wait_for_entry
-from trio_dagnats.worker.stores import no_bucket
 
 NS = 1_000_000_000
 
@@ -100,10 +98,7 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
     with trio.fail_after(float("inf") if timeout is None else timeout):
         async with waiting(attempt, Wait(what=f"signal {name}")):
-            try:
-                entry = await wait_for_entry(attempt.hub.broker, attempt.run_id, name, newer_than)
-            except Missing as missing:
-                raise no_bucket(BUCKET_SIGNALS) from missing
+            entry = await wait_for_entry(attempt.hub.broker, attempt.run_id, name, newer_than)
     attempt.signals[name] = entry.revision
     attempt.signals_pending = True
     return entry.value

@@ -11,6 +11,7 @@ import trio
 from trio_dagnats.errors import BrokerError, UsageError, WireError
 from trio_dagnats.local.engine.starts import find_definition
 from trio_dagnats.local.engine.supported import check_supported
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, history_subject, run_key
 from trio_dagnats.wire.run import WorkflowRun
@@ -21,7 +22,6 @@ log = logging.getLogger("trio_dagnats.local")
 
 PING = "$SRV.PING.dagnats-api"
 MOST_AT_ONCE = 1000
-PATIENCE = 10.0
 
 Answer = Callable[[bytes], Awaitable[dict[str, object]]]
 
@@ -78,7 +78,7 @@ class Api:
         definition = WorkflowDef.read(body)
         check_supported(definition)
         await self._broker.kv_put(
-            BUCKET_DEFS, definition.name, definition.to_bytes(), deadline=_soon()
+            BUCKET_DEFS, definition.name, definition.to_bytes(), deadline=soon()
         )
         return {"status": "registered", "name": definition.name}
 
@@ -101,7 +101,7 @@ class Api:
             history_subject(run_id),
             compact(event),
             msg_id=f"{run_id}.workflow.started",
-            deadline=_soon(),
+            deadline=soon(),
         )
         return {"run_id": run_id}
 
@@ -109,7 +109,7 @@ class Api:
         run_id = body.decode(errors="replace").strip()
         if not run_id:
             raise UsageError("api.runs.get wants a run id as plain text")
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
         if entry is None:
             return {"error": "workflow run not found"}
         return {**WorkflowRun.read(entry.value).to_wire(), "trace_id": ""}
@@ -134,7 +134,3 @@ def _read_start(body: bytes) -> tuple[str, object]:
     if not isinstance(name, str) or not name:
         raise UsageError('api.runs.start wants {"workflow": <name>, "input": <any>}')
     return name, found.get("input")
-
-
-def _soon() -> float:
-    return trio.current_time() + PATIENCE

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-import trio
-
 from trio_dagnats.errors import BrokerError, TooLarge, WireError
 from trio_dagnats.local.engine import core
 from trio_dagnats.local.engine.core import HANDLED, Applied
@@ -16,6 +14,7 @@ from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import MSG_ID, Sender
 from trio_dagnats.local.engine.starts import read_start
 from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
@@ -25,7 +24,6 @@ log = logging.getLogger("trio_dagnats.local")
 
 TRY_AGAIN = 0.5
 """Seconds until a message comes again that could not be dealt with."""
-PATIENCE = 10.0
 
 
 @final
@@ -109,7 +107,7 @@ class Conductor:
             WORKFLOW_HISTORY,
             history_subject(run_id),
             after=state.book.applied if state is not None else 0,
-            deadline=trio.current_time() + PATIENCE,
+            deadline=soon(),
         )
         for record in missed:
             if not isinstance(what, str) and record.sequence >= what.sequence:

@@ -7,13 +7,13 @@ from typing import final
 import trio
 
 from trio_dagnats.local.engine.resources import durable
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery, PullEnd
 
 CREDITS = 256
 EXPIRES = 30.0
 PAUSE = 0.2
 """Seconds before pulling again from a durable that was gone or refused to serve."""
-PATIENCE = 10.0
 
 
 @final
@@ -53,7 +53,7 @@ class Feed:
         """Pull until cancelled."""
         spec = durable(stream)
         ensure = partial(broker.ensure_consumer, spec)
-        await ensure(deadline=trio.current_time() + PATIENCE)
+        await ensure(deadline=soon())
         async with broker.intake(stream, spec.durable, self) as intake:
             while True:
                 if self._free:
@@ -62,5 +62,5 @@ class Feed:
                 await self._changed.park()
                 if self._troubled:
                     await trio.sleep(PAUSE)
-                    await ensure(deadline=trio.current_time() + PATIENCE)
+                    await ensure(deadline=soon())
                     self._troubled = False

@@ -3,16 +3,13 @@
 import logging
 from typing import final
 
-import trio
-
 from trio_dagnats.errors import Conflict, EngineError, WireError
 from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_RUNS, run_key
 
 log = logging.getLogger("trio_dagnats.local")
-
-PATIENCE = 10.0
 
 
 @final
@@ -33,7 +30,7 @@ class Runs:
         Raises:
             BrokerError: the server did not answer in time.
         """
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
         if entry is None:
             return None
         try:
@@ -57,7 +54,7 @@ class Runs:
         body = state.to_bytes()
         try:
             revision = await self._broker.kv_put(
-                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=_soon()
+                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=soon()
             )
         except Conflict as conflict:
             revision = await self._revision_of_our_own(run_id, body, conflict)
@@ -69,7 +66,7 @@ class Runs:
 
     async def _revision_of_our_own(self, run_id: str, body: bytes, conflict: Conflict) -> int:
         """Tell our own write, sent twice around a lost connection, from somebody else's."""
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=_soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
         if entry is None or entry.value != body:
             raise EngineError(
                 f"run {run_id} was written by somebody else: is another engine running on this "
@@ -80,7 +77,3 @@ class Runs:
     def _keep(self, run_id: str, state: RunState, revision: int) -> None:
         # One that has ended stays until the lane forgets it, when its effects are sent.
         self._known[run_id] = (state, revision)
-
-
-def _soon() -> float:
-    return trio.current_time() + PATIENCE

@@ -8,6 +8,7 @@ import trio
 from trio_dagnats.errors import plain
 from trio_dagnats.local.engine.messages import Outgoing, render
 from trio_dagnats.local.engine.state import Effect, Kind, RunState
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Record
 from trio_dagnats.wire.names import (
     SLEEP_TIMERS,
@@ -17,7 +18,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.text import NS
 
-PATIENCE = 10.0
 WINDOW_NS = 100 * NS
 """For so long the server of a work queue surely knows an id (its window is 120 s)."""
 MSG_ID = "Nats-Msg-Id"
@@ -73,7 +73,7 @@ class Sender:
             message.body,
             msg_id=message.msg_id,
             headers=message.headers,
-            deadline=trio.current_time() + PATIENCE,
+            deadline=soon(),
         )
 
     async def _ids(self, stream: str, subject: str) -> set[str]:
@@ -85,9 +85,7 @@ class Sender:
         if effect.kind is not Kind.TASK:
             return False
         subject = render(effect, state).subject
-        queued = await self._broker.last_record(
-            TASK_QUEUES, subject, deadline=trio.current_time() + PATIENCE
-        )
+        queued = await self._broker.last_record(TASK_QUEUES, subject, deadline=soon())
         if queued is not None and queued.headers.get(MSG_ID) == effect.msg_id:
             return True
         mark = f".{effect.step_id}.".encode()
@@ -97,6 +95,4 @@ class Sender:
         return any(mark in record.headers.get(MSG_ID, "").encode() for record in found)
 
     async def _records(self, stream: str, subject: str, after: int = 0) -> list[Record]:
-        return await self._broker.records(
-            stream, subject, after=after, deadline=trio.current_time() + PATIENCE
-        )
+        return await self._broker.records(stream, subject, after=after, deadline=soon())

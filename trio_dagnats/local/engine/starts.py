@@ -2,16 +2,14 @@
 
 import json
 
-import trio
-
 from trio_dagnats.errors import UsageError
 from trio_dagnats.local.engine.supported import check_supported
+from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.names import BUCKET_DEFS
 from trio_dagnats.wire.workflow import WorkflowDef
 
-PATIENCE = 10.0
 UNKNOWN = WorkflowDef.model_validate({"name": "unknown", "steps": [{"id": "none", "task": "none"}]})
 """Stands in the snapshot of a run whose workflow cannot be read."""
 
@@ -47,7 +45,7 @@ async def find_definition(broker: Broker, name: str) -> WorkflowDef | None:
         UsageError: what is stored under the name is none.
         BrokerError: the server did not answer in time.
     """
-    deadline = trio.current_time() + PATIENCE
+    deadline = soon()
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=deadline)
     return None if entry is None else WorkflowDef.read(entry.value)
 
