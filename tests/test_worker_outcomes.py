@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -247,6 +248,21 @@ async def test_a_plain_function_runs_in_a_thread_and_may_use_its_context(harness
     worker.handle("t", handler)
     async with worker:
         assert (await harness.run("t", timeout=600)).output == '{"at":1}'
+
+
+async def test_a_handler_in_a_thread_may_declare_an_outcome_and_stop_its_worker(
+    harness: Harness,
+) -> None:
+    worker = Worker(harness.broker)
+
+    @worker.handle("t")
+    def handler(ctx: TaskContext) -> None:
+        trio.from_thread.run(ctx.complete, "from a thread")
+        worker.stop()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(worker.start, handle_signals=False))
+        assert (await harness.run("t")).output == "from a thread"
 
 
 class Order(BaseModel):

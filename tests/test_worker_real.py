@@ -216,3 +216,25 @@ async def test_a_server_that_stands_still_for_a_while_loses_nothing(tmp_path: Pa
             finally:
                 os.kill(pid, signal.SIGCONT)
             assert await run.output(PATIENCE) == 1
+
+
+async def test_a_start_on_a_server_that_stands_still_may_be_cancelled() -> None:
+    """Connected, but none of the requests that follow is answered."""
+    async with Server() as server, open_broker(server.url) as broker:
+        async with LocalEngine(server.url):
+            pass
+        pid = server._server_pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        worker = Worker(broker)
+        worker.handle("t", noop)
+        try:
+            with trio.fail_after(5), trio.move_on_after(1) as scope:
+                async with worker:
+                    await trio.sleep_forever()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert scope.cancelled_caught
+
+
+async def noop(ctx: TaskContext) -> None: ...

@@ -22,6 +22,8 @@ log = logging.getLogger("trio_dagnats.worker")
 EVERY = 30.0
 """Seconds between two writes; the bucket forgets an entry after 60 (contract 1.3)."""
 PATIENCE = 5.0
+LEAVE_PATIENCE = 1.0
+"""Seconds for the deletion: a server that does not answer must not cost the drain its deadline."""
 
 
 @final
@@ -70,7 +72,7 @@ class Presence:
             await self._broker.kv_delete(
                 BUCKET_WORKERS,
                 self._registration.worker_id,
-                deadline=trio.current_time() + PATIENCE,
+                deadline=trio.current_time() + LEAVE_PATIENCE,
             )
         except BrokerError as error:
             log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)

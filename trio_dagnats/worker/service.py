@@ -82,6 +82,7 @@ class Service:
         self._telemetry = telemetry
         self._slots = Slots(concurrency)
         self._threads = trio.CapacityLimiter(concurrency)
+        self._opening = trio.CancelScope()
         self._intake = trio.CancelScope()
         self._grace = trio.CancelScope()
         self._draining = trio.Event()
@@ -111,6 +112,7 @@ class Service:
         for attempt in self.live:
             if attempt.idle:
                 attempt.cancel(CancelReason.DRAIN)
+        self._opening.cancel()
         self._intake.cancel()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,7 +125,11 @@ class Service:
             UsageError: another consumer stands in the way of ours.
         """
         with trio.CancelScope(shield=True):
-            notes = await self._preflight()
+            notes = False
+            with self._opening:
+                notes = await self._preflight()
+            if self._opening.cancelled_caught:  # stopped before anything was begun
+                return
             async with trio.open_nursery() as helpers:
                 hub = self._hub = self._build(helpers, notes=notes)
                 presence = Presence(self._broker, self._registration, self._handlers)

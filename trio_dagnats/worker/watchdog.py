@@ -34,7 +34,9 @@ class Watchdog:
         """Give signs of life until cancelled; the thread ends with it."""
         thread = partial(self._watch, threading.get_ident())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, thread)
+            # A place of its own: trio's default limit is for the program's threads.
+            place = trio.CapacityLimiter(1)
+            nursery.start_soon(partial(trio.to_thread.run_sync, thread, limiter=place))
             try:
                 while True:
                     self._beat = time.monotonic()

@@ -187,7 +187,13 @@ class Worker:
         interrupts.leave()
 
     def stop(self) -> None:
-        """Begin a drain; idempotent, never waits, and may be called from a handler."""
+        """Begin a drain; idempotent, never waits.
+
+        May be called from a handler, from one that runs in a trio thread, too.
+        """
+        if not trio.lowlevel.in_trio_run():
+            trio.from_thread.run_sync(self.stop)
+            return
         if self._service is None:
             self._startup.cancel()
         else:

@@ -34,7 +34,7 @@ MAX_PINGS = 2
 ABORT_AFTER = 35.0
 """Seconds until a dead connection is aborted: (pings + 1) intervals, and some for the loop."""
 RECONNECT_WAIT = 0.25
-FLUSH_PATIENCE = 2.0
+FLUSH_PATIENCE = 1.0
 CLOSE_PATIENCE = 2.0
 CHECK_PATIENCE = 2.0
 
