@@ -163,6 +163,16 @@ def cancelled(run_id: str, time_ns: int) -> Event:
     return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, body.encode())
 
 
+def answered(kind: EventType, run_id: str, step_id: str, payload: bytes, time_ns: int) -> Event:
+    """Return the event that answers an approval (contract 6.1)."""
+    head = f'{{"type":"{kind.value}","run_id":{_quote(run_id)},"step_id":{_quote(step_id)}'
+    body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
+    if payload:
+        body = b'%b,"payload":%b' % (body, payload)
+    msg_id = f"{run_id}.{step_id}.{kind.value}"
+    return Event(history_subject(run_id), msg_id, {}, b"%b}" % body)
+
+
 def parse_event(body: bytes) -> HistoryEvent:
     """Read a history event.
 

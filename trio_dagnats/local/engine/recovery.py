@@ -111,7 +111,7 @@ def _start_handler(draft: Draft, handler: str, source: str) -> None:
     number = draft.steps[handler].attempts + 1 if again else 0
     draft.handling[handler] = source
     draft.change(handler, status=StepStatus.QUEUED, output="", error="")
-    tail = (source,) if again else ()
+    tail = (number,) if again else ()
     msg_id = draft.id(handler, "queued", *tail)
     dispatch(draft, draft.definition.step(handler), msg_id, number=number)
 

@@ -89,7 +89,7 @@ class Sender:
                 await self._do(effect, state)
             elif effect.kind is Kind.RATE_WANTED:
                 turn = timer(effect, state)
-                if not await self._sent([turn]):
+                if (turn.subject, turn.msg_id) not in await self._sent([turn]):
                     await self._store_all([await self._turn(effect, state)])
         messages = [m for e in state.book.outbox for m in _rendered(e, state)]
         sent = await self._sent(messages)

@@ -42,7 +42,8 @@ def answered(draft: Draft, event: HistoryEvent) -> None:
         draft.emit(Kind.APPROVAL_GONE, draft.id(event.step_id, "token"), step_id=event.step_id)
         _complete(draft, event.step_id, event.payload)
     elif event.type == EventType.APPROVAL_REJECTED:
-        draft.fail_step(event.step_id, event.payload.decode() or "approval rejected")
+        reason = event.payload.decode(errors="replace").strip('"')
+        draft.fail_step(event.step_id, reason or "approval rejected")
     else:
         draft.fail_step(event.step_id, "approval timed out")
 
