@@ -31,8 +31,8 @@ class Flow:
     """How steps end, beside the output."""
 
 
-def make_worker(nats: NatsSource) -> Worker:
-    """Serve the task types of all flows; ``done`` of the worker's side is in the outputs."""
+def make_worker(nats: NatsSource) -> Worker:  # noqa: C901 - a list of handlers
+    """Serve the task types of all flows."""
     worker = Worker(nats)
 
     @worker.handle("echo")
@@ -101,6 +101,13 @@ def failing() -> Flow:
     workflow = Workflow("failing")
     workflow.step("fatal", after=workflow.step("items"))
     return flow_of(workflow, status=RunStatus.FAILED, error="no")
+
+
+def timing_out() -> Flow:
+    workflow = Workflow("timing-out")
+    workflow.step("forever", timeout=1, retry=Retry(1, delay=0.2))
+    error = "step timeout exceeded (1s)"
+    return flow_of(workflow, status=RunStatus.FAILED, error=error)
 
 
 def map_failing() -> Flow:
@@ -222,7 +229,7 @@ def limited() -> Flow:
     for name in ("x", "y", "z"):
         workflow.step(name, "echo", after=listed, max_at_once=1)
     workflow.map("double", over=listed, rate=Rate(1, 0.2), max_at_once=2)
-    return flow_of(workflow, dict.fromkeys("xyz", [1, 2, 3]) | {"double": [2, 4, 6]})
+    return flow_of(workflow, {name: [1, 2, 3] for name in "xyz"} | {"double": [2, 4, 6]})
 
 
 def keyed() -> Flow:
@@ -277,7 +284,7 @@ def agent_and_skip() -> Flow:
 FLOWS = {
     make.__name__: make
     for make in (
-        *(chain, failing, map_failing, map_empty, agent_and_skip, planner),
+        *(chain, failing, timing_out, map_failing, map_empty, agent_and_skip, planner),
         *(child, child_detached, child_failing, child_cancelled),
         *(event, event_timeout, approved, rejected, approval_expired),
         *(recovered, saga, saga_failing, limited, keyed),

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.names import history_subject
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import clean_error, compact, parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, rfc3339
 from trio_dagnats.wire.trace import TraceContext
 
 MIN_RETRY_AFTER_MS = 100
@@ -198,6 +198,12 @@ def parse_event(body: bytes) -> HistoryEvent:
         worker_id=_text(found, "worker_id"),
         attempt_number=number if isinstance(number, int) else None,
     )
+
+
+def timeout_payload(timeout_ns: int) -> dict[str, object]:
+    """Return what the engine says of an attempt that took too long (contract 6.5)."""
+    error = f"step timeout exceeded ({timeout_ns / NS:g}s)"
+    return {"error": error, "failure_type": FailureType.RETRIABLE.value}
 
 
 def outcome_id(task: Task, kind: EventType) -> str:

@@ -36,6 +36,7 @@ HANDLED = frozenset(
     }
 )
 """Types that change a run. ``step.queued`` is only announced: its attempt is counted at once."""
+TIMEOUTS = frozenset({Action.STEP_TIMEOUT, Action.RUN_TIMEOUT})
 REFUSED = "<start>"
 """The step of a run that could not start."""
 
@@ -98,7 +99,9 @@ def apply(state: RunState, what: Applied, nonce: Nonce) -> RunState:
     if what.sequence <= state.book.applied or state.run.status.is_terminal:
         return state
     draft = Draft(state, what.time_ns, nonce)
-    _take(draft, what)
+    _catch_up(draft)
+    if not draft.is_over:
+        _take(draft, what)
     return draft.done(applied=what.sequence, cause=str(what.sequence))
 
 
@@ -175,6 +178,14 @@ def _take(draft: Draft, what: Applied) -> None:
             pass
 
 
+def _catch_up(draft: Draft) -> None:
+    """Let timeouts come first that were due before the event: after a crash timers come late."""
+    for timer_id, timer in list(draft.timers.items()):
+        is_late = timer.action in TIMEOUTS and 0 < timer.due_ns <= draft.now_ns
+        if is_late and timer_id in draft.timers:
+            _fire(draft, draft.timers.pop(timer_id), timer_id)
+
+
 def _cancel(draft: Draft) -> None:
     for step in draft.definition.steps:
         if draft.is_going(step.id):
@@ -201,8 +212,10 @@ def _fire(draft: Draft, timer: Timer, timer_id: str) -> None:
         case Action.STEP_TIMEOUT:
             msg_id = draft.id(step_id, "step.failed", timer_id.rpartition("step_timeout.")[2])
             draft.emit(Kind.STEP_TIMED_OUT, msg_id, step_id=step_id, number=timer.number)
+            steps.timed_out(draft, timer)
         case Action.RUN_TIMEOUT:
             draft.emit(Kind.RUN_TIMED_OUT, draft.id("workflow.cancelled"))
+            _cancel(draft)
         case Action.WAIT_TIMEOUT:
             msg_id = draft.id(step_id, "step.wait.timeout")
             draft.emit(Kind.WAIT_TIMED_OUT, msg_id, step_id=step_id)

@@ -114,7 +114,9 @@ class Draft:
         """Start a timer; one that runs already stays as it is."""
         if msg_id in self.timers:
             return
-        self.timers[msg_id] = Timer(action=action, step_id=step_id, number=number)
+        due_ns = self.now_ns + duration_ns
+        timer = Timer(action=action, step_id=step_id, number=number, due_ns=due_ns)
+        self.timers[msg_id] = timer
         self.emit(
             Kind.TIMER,
             msg_id,

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from trio_dagnats.local.engine.inputs import input_of, read_items, resolve_input
 from trio_dagnats.local.engine.state import ENDED, Action, Effect, Kind, RunState, instance_id
 from trio_dagnats.wire import events
-from trio_dagnats.wire.events import EventType, FailureType
+from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.names import history_subject, task_subject
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, rfc3339
@@ -94,9 +94,7 @@ def _type(effect: Effect, state: RunState) -> EventType:
 def _payload(effect: Effect, state: RunState) -> dict[str, object]:
     match effect.kind:
         case Kind.STEP_TIMED_OUT:
-            limit = state.book.definition.step(effect.step_id).timeout / 1e9
-            error = f"step timeout exceeded ({limit:g}s)"
-            return {"error": error, "failure_type": FailureType.RETRIABLE.value}
+            return events.timeout_payload(state.book.definition.step(effect.step_id).timeout)
         case Kind.SPAWN:
             return _spawn(effect, state)
         case Kind.PARENT_TOLD:

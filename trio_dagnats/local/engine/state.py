@@ -127,6 +127,7 @@ class Timer(BaseModel):
         step_id: the step, or the instance of a map step; empty for the run.
         number: the attempt.
         task_id: the message id of the task that it lets go, for slots and rate limits.
+        due_ns: when it fires, 0 if nobody knows.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,6 +136,7 @@ class Timer(BaseModel):
     step_id: str = ""
     number: int = 0
     task_id: str = ""
+    due_ns: int = 0
 
 
 @final

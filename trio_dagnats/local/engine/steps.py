@@ -10,16 +10,18 @@ from trio_dagnats.local.engine import maps, planner
 from trio_dagnats.local.engine.dispatch import dispatch
 from trio_dagnats.local.engine.draft import Draft
 from trio_dagnats.local.engine.recovery import carry_on, fail
-from trio_dagnats.local.engine.state import Action, split_instance
+from trio_dagnats.local.engine.state import Action, Timer, split_instance
 from trio_dagnats.wire.events import (
     MAX_RETRY_AFTER_MS,
     MIN_RETRY_AFTER_MS,
+    EventType,
     FailureType,
     HistoryEvent,
+    timeout_payload,
 )
 from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
 from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.text import UNKNOWN_ERROR, parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
 
 MS = 1_000_000
 MAX_TIMEOUT_NS = 86_400 * 1_000_000_000
@@ -81,6 +83,21 @@ def failed(draft: Draft, event: HistoryEvent) -> None:
         fail(draft, step.id, failure.error)
 
 
+def timed_out(draft: Draft, timer: Timer) -> None:
+    """Take a step's timeout; what the history is told of it is stale when it comes back."""
+    limit = draft.definition.step(timer.step_id).timeout
+    failed(
+        draft,
+        HistoryEvent(
+            type=EventType.STEP_FAILED,
+            run_id=draft.run.run_id,
+            step_id=timer.step_id,
+            payload=compact(timeout_payload(limit)),
+            attempt_number=timer.number,
+        ),
+    )
+
+
 def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
     """Take ``step.continue``: the next iteration, within the loop's bounds."""
     if not draft.is_going(event.step_id) or _is_old_continue(draft, event, msg_id):
@@ -118,7 +135,8 @@ def _is_stale(draft: Draft, event: HistoryEvent) -> bool:
         return True
     number = event.attempt_number or 0
     if number and not event.worker_id:  # our own: a timeout, which says the attempt as we count it
-        return number < draft.steps[event.step_id].attempts
+        newest = max(draft.steps[event.step_id].attempts, draft.dispatched.get(event.step_id, 0))
+        return number < newest
     return number < draft.dispatched.get(event.step_id, 0)
 
 
