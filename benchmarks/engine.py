@@ -36,7 +36,8 @@ def workflows() -> list[Workflow]:
     wide, fan = Workflow("bench-map"), Workflow("bench-fan")
     wide.map("each", "echo", over=wide.step("list", "echo"), max_items=10_000)
     first = fan.step("first", "echo")
-    fan.step("last", "nothing", after=[fan.step(f"s{n}", "nothing", after=first) for n in range(STEPS)])
+    many = [fan.step(f"s{number}", "nothing", after=first) for number in range(STEPS)]
+    fan.step("last", "nothing", after=many)
     return [chain, one, wide, fan]
 
 
@@ -176,7 +177,7 @@ def main() -> None:
         sides["local engine"] = one_side(server.url, ["engine", "worker"], found.stored)
     if found.live:
         sides["DagNats"] = one_side(found.live, ["worker"], found.live_stored)
-        print(f"DagNats: its last row but three is with {found.live_stored} runs stored")
+        print(f"DagNats: {found.live_stored} runs where it says {found.stored} stored")
     print(json.dumps(sides)) if found.json else table(sides, found.stored)
     missed = misses(sides["local engine"])
     print(f"missed bars: {', '.join(missed) or 'none'}")

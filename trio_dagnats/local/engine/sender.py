@@ -1,7 +1,6 @@
 """Sending what a transition has to send, and finding out after a crash what was sent already."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import final
 
 import trio
@@ -63,20 +62,20 @@ class Sender:
         await self._slots.load()
 
     async def send(self, state: RunState) -> None:
-        """Send all effects of the state's transition: announcements first, then tasks.
+        """Send all effects of the state's transition, at once but for what has to be asked for.
 
         Raises:
             BrokerError: not acknowledged in time; sending again is safe.
         """
-        for kind, wave in groupby(state.book.outbox, lambda effect: effect.kind):
-            if kind in ASKED:
-                for effect in wave:
-                    await self._do(effect, state)
-            elif kind is Kind.RATE_WANTED:
-                for effect in wave:
-                    await self._store_all([await self._turn(effect, state)])
+        messages: list[Outgoing] = []
+        for effect in state.book.outbox:
+            if effect.kind in ASKED:
+                await self._do(effect, state)
+            elif effect.kind is Kind.RATE_WANTED:
+                messages.append(await self._turn(effect, state))
             else:
-                await self._store_all([m for effect in wave for m in render(effect, state)])
+                messages.extend(render(effect, state))
+        await self._store_all(messages)
 
     async def send_again(self, state: RunState) -> None:
         """Send what is not there yet: the engine was killed before it had acknowledged.
