@@ -33,7 +33,7 @@ class Flow:
 
 def make_worker(nats: NatsSource) -> Worker:  # noqa: C901 - a list of handlers
     """Serve the task types of all flows."""
-    worker = Worker(nats)
+    worker = Worker(nats, grace=0)
 
     @worker.handle("echo")
     async def echo(ctx: TaskContext) -> bytes:
@@ -113,8 +113,7 @@ def timing_out() -> Flow:
 def map_failing() -> Flow:
     workflow = Workflow("map-failing")
     workflow.map("odd", over=workflow.step("items"))
-    error = "map instance 1 failed: two is even"
-    return flow_of(workflow, status=RunStatus.FAILED, error=error)
+    return flow_of(workflow, status=RunStatus.FAILED, error="two is even")
 
 
 def map_empty() -> Flow:
