@@ -40,3 +40,4 @@ def bench(session: nox.Session) -> None:
     """Measure tasks per second beside a plain asyncio loop."""
     session.install("-e", ".[local]")
     session.run("python", "benchmarks/throughput.py", *session.posargs)
+    session.run("python", "benchmarks/engine.py")

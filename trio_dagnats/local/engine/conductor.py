@@ -184,7 +184,9 @@ class Conductor:
 
     async def _with_output(self, event: HistoryEvent) -> HistoryEvent:
         """Put a child's output into the event of its end, which does not hold it."""
-        end: dict[str, object] = json.loads(event.payload or b"{}")
+        end: object = json.loads(event.payload or b"{}")
+        if not isinstance(end, dict):
+            return event
         child = await self._runs.peek(str(end.get("child_run_id", "")))
         if child is not None and event.type == EventType.CHILD_COMPLETED:
             end["output"] = child.run.output(child.book.definition)

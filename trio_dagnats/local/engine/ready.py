@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.dispatch import dispatch, dispatch_as
 from trio_dagnats.local.engine.draft import GOING, Draft
 from trio_dagnats.local.engine.inputs import read_items, resolve_input, skips
@@ -90,7 +91,7 @@ def _until(draft: Draft, path: str) -> int:
         return 0
     try:
         return max(1, parse_rfc3339(value) - draft.now_ns)
-    except ValueError:
+    except WireError:
         return 0
 
 
