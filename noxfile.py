@@ -37,6 +37,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure tasks per second beside a plain asyncio loop."""
+    """Measure the worker beside a plain asyncio loop, and the local engine."""
     session.install("-e", ".[local]")
     session.run("python", "benchmarks/throughput.py", *session.posargs)
+    session.run("python", "benchmarks/engine.py")

@@ -2,31 +2,44 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import count
 
-from golden_files import Scenario, Sent, line
+from golden_files import Scenario, Sent, line, load
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.local.engine import core
 from trio_dagnats.local.engine.core import HANDLED, Applied
 from trio_dagnats.local.engine.messages import render
-from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.local.engine.state import Kind, RunState
 from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.wire.events import EventType, parse_event
 from trio_dagnats.wire.workflow import WorkflowDef
 
 START_NS = 1_786_000_000_000_000_000
 STEP_NS = 1_000_000
-CAUSES = {"step.sleep.completed": "sleep_complete", "step.failed": "step_timeout"}
+CAUSES = {
+    "step.sleep.completed": "sleep_complete",
+    "step.failed": "step_timeout",
+    "step.wait.timeout": "wait_timeout",
+}
 """What a timer puts into the history, and what the timer's own id ends in."""
 
 
 def by_engine(sent: Sent) -> bool:
     """Whether the engine has published this as an effect of an event."""
     if sent.subject.startswith("history."):
-        outside = {EventType.WORKFLOW_STARTED, EventType.WORKFLOW_CANCELLED}
+        outside = {
+            EventType.WORKFLOW_STARTED,
+            EventType.WORKFLOW_CANCELLED,
+            EventType.WAIT_MATCHED,
+        }
         return not sent.by_worker and sent.type not in outside
     return sent.subject.startswith(("task.", "sleep.", "dead."))
+
+
+NO_MESSAGES = {Kind.WAITER, Kind.WAITER_GONE}
+"""Effects that are keys of buckets."""
 
 
 class Feeding:
@@ -36,67 +49,95 @@ class Feeding:
         self._scenario = scenario
         self._sequences = count(1)
         self._nonces = count()
-        self.state: RunState | None = None
+        self._runs: dict[str, RunState] = {}
         self.lines: Counter[str] = Counter()
+
+    @property
+    def state(self) -> RunState:
+        """The run of the scenario."""
+        return self._runs["$RUN"]
 
     def run(self) -> None:
         """Feed what came from workers and from outside, and let timers fire as recorded."""
         for sent in self._scenario.messages:
+            run_id = sent.subject.rpartition(".")[2]
             self._pass_deadline(sent)
-            if sent.subject == "history.$RUN" or sent.subject.startswith("task."):
-                self._fire_what_caused(sent)
-            if sent.subject == "history.$RUN" and sent.type in HANDLED:
-                self._apply(sent)
+            if sent.subject.startswith(("history.", "task.")):
+                self._fire_what_caused(sent, run_id)
+            if sent.subject.startswith("history.") and sent.type in HANDLED:
+                self._apply(sent, run_id)
 
-    def _apply(self, sent: Sent) -> None:
+    def _apply(self, sent: Sent, run_id: str) -> None:
         event = parse_event(json.dumps(sent.body).encode())
         sequence = next(self._sequences)
         time_ns = START_NS + sequence * STEP_NS
+        if sent.type == EventType.WORKFLOW_SPAWN:
+            event, run_id = replace(event, run_id="$CHILD"), "$CHILD"
+        elif sent.type == EventType.CHILD_COMPLETED:
+            child = self._runs["$CHILD"]
+            output = {"output": child.run.output(child.book.definition)}
+            event = replace(event, payload=json.dumps(sent.body["payload"] | output).encode())
         what = Applied(event=event, sequence=sequence, msg_id=sent.msg_id, time_ns=time_ns)
-        if self.state is None:
-            payload = sent.body["payload"]
-            definition = WorkflowDef.read(payload["workflow_def"])
-            check_supported(definition)
-            self._take(core.start(definition, payload.get("input"), what, self._nonce))
-        else:
-            self._take(core.apply(self.state, what, self._nonce))
+        if run_id in self._runs:
+            self._take(core.apply(self._runs[run_id], what, self._nonce))
+        elif sent.type in {EventType.WORKFLOW_STARTED, EventType.WORKFLOW_SPAWN}:
+            self._take(core.start(self._start(sent), what, self._nonce))
 
-    def _fire_what_caused(self, sent: Sent) -> None:
+    def _start(self, sent: Sent) -> core.Start:
+        payload = sent.body["payload"]
+        given = payload.get("input")
+        if sent.type == EventType.WORKFLOW_SPAWN:
+            child = load(payload["child_workflow"])
+            return core.Start(
+                definition=WorkflowDef.read(child.workflow),
+                given=given,
+                parent_run_id="$RUN",
+                parent_step_id=sent.body["step_id"],
+                root_run_id="$RUN",
+            )
+        definition = WorkflowDef.read(payload["workflow_def"])
+        check_supported(definition)
+        return core.Start(definition=definition, given=given)
+
+    def _fire_what_caused(self, sent: Sent, run_id: str) -> None:
         """Fire the timer that this message is the effect of, if there is one."""
-        if self.state is None or sent.by_worker:
+        if run_id not in self._runs or sent.by_worker:
             return
-        timers = self._timers()
+        timers = self._timers(run_id)
         ours = sent.msg_id if sent.msg_id in timers else ""
         kind = CAUSES.get(sent.type)
         if kind:
             ours = next((i for i in timers if f".{kind}" in i), "")
         if ours:
             now_ns = START_NS + next(self._sequences) * STEP_NS
-            self._take(core.fire(self.state, ours, now_ns, self._nonce))
+            self._take(core.fire(self._runs[run_id], ours, now_ns, self._nonce))
 
     def _pass_deadline(self, sent: Sent) -> None:
         """Let the run's deadline pass where it did: before the late completion."""
-        timer = next((i for i in self._timers() if i.endswith(".run_timeout")), "")
+        timer = next((i for i in self._timers("$RUN") if i.endswith(".run_timeout")), "")
         if timer and sent.type == EventType.STEP_COMPLETED:
-            assert self.state is not None
             self._take(core.fire(self.state, timer, START_NS + 2 * 10**9, self._nonce))
             cancelled = {"type": "workflow.cancelled", "run_id": "$RUN"}
-            self._apply(Sent("history.$RUN", "", {}, cancelled))
+            self._apply(Sent("history.$RUN", "", {}, cancelled), "$RUN")
 
-    def _timers(self) -> list[str]:
-        return list(self.state.book.timers) if self.state else []
+    def _timers(self, run_id: str) -> list[str]:
+        return list(self._runs[run_id].book.timers) if run_id in self._runs else []
 
     def _take(self, state: RunState) -> None:
-        if state is self.state:
+        if state is self._runs.get(state.run.run_id):
             return
-        self.state = state
+        self._runs[state.run.run_id] = state
         for effect in state.book.outbox:
-            message = render(effect, state)
-            body = json.loads(message.body)
-            self.lines[line(message.subject, message.msg_id, body)] += 1
+            if effect.kind in NO_MESSAGES:
+                continue
+            for message in render(effect, state):
+                body = json.loads(message.body)
+                self.lines[line(message.subject, message.msg_id, body)] += 1
 
     def _nonce(self) -> str:
-        return f"nonce{next(self._nonces)}"
+        """Return a nonce; in the one scenario that has a child, its id."""
+        made = f"nonce{next(self._nonces)}"
+        return "$CHILD" if self._scenario.name == "sub" and not self._runs.get("$RUN") else made
 
 
 def expected(scenario: Scenario) -> Counter[str]:

@@ -1,7 +1,7 @@
 """Reading the golden transcripts."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Scenario:
     workflow: dict[str, Any]
     final: dict[str, Any]
     messages: list[Sent]
+    given: Any = None
+    acts: list[list[Any]] = field(default_factory=list)
 
 
 def load(name: str) -> Scenario:
@@ -55,7 +57,8 @@ def load(name: str) -> Scenario:
         Sent(m["subject"], m["headers"].get("Nats-Msg-Id", ""), m["headers"], m["body"])
         for m in found["messages"]
     ]
-    return Scenario(name, found["workflow"], found["final"], messages)
+    more = found.get("input"), found.get("acts", [])
+    return Scenario(name, found["workflow"], found["final"], messages, *more)
 
 
 def line(subject: str, msg_id: str, body: object) -> str:

@@ -219,10 +219,10 @@ async def test_what_the_local_engine_does_not_do_is_refused_by_name(
     definition = {
         "name": "w",
         "sticky": "soft",
-        "steps": [{"id": "a", "type": "approval", "config": {"timeout": 1}}],
+        "steps": [{"id": "a", "type": "respond", "config": {}}],
     }
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="sticky of the workflow, the type 'approval'"):
+        with pytest.raises(EngineError, match="sticky of the workflow, the type 'respond'"):
             await client.register(definition)
 
 

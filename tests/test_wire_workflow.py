@@ -58,7 +58,17 @@ def test_a_definition_is_written_with_the_keys_that_go_writes() -> None:
             "max_delay",
         ),
         (flow({**ONE, "skip_if": {"step_id": "z", "field": "f", "op": "=="}}), "depends_on"),
-        (flow({**ONE, "rate_limit": {"a": 1}, "keyed_rate_limit": {"b": 1}}), "both rate limits"),
+        (flow({**ONE, "rate_limit": {"limit": 1}}), "period"),
+        (
+            flow(
+                {
+                    **ONE,
+                    "rate_limit": {"limit": 1, "period": 1},
+                    "keyed_rate_limit": {"key": "k", "limit": 1, "period": 1, "units": 1},
+                }
+            ),
+            "both rate limits",
+        ),
         (flow({**ONE, "taks": "t"}), "taks"),
         (flow(ONE, tiemout=1), "tiemout"),
         (

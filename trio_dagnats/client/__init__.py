@@ -3,8 +3,15 @@
 May import ``wire``, ``transport`` and ``errors``. Called by the user, the command line and tests.
 """
 
-from trio_dagnats.client.builder import Retry, StepOptions, Workflow
+from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.client import Client
+from trio_dagnats.client.options import (
+    EngineStepOptions,
+    Rate,
+    Retry,
+    StepOptions,
+    WorkflowOptions,
+)
 from trio_dagnats.client.run import Run
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
@@ -13,7 +20,9 @@ from trio_dagnats.wire.workflow import WorkflowDef
 
 __all__ = [
     "Client",
+    "EngineStepOptions",
     "HistoryEvent",
+    "Rate",
     "Retry",
     "Run",
     "RunStatus",
@@ -23,5 +32,6 @@ __all__ = [
     "StepStatus",
     "Workflow",
     "WorkflowDef",
+    "WorkflowOptions",
     "WorkflowRun",
 ]

@@ -1,66 +1,19 @@
 """Building workflows with natural durations: seconds here, integer nanoseconds on the wire."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack, final
+from typing import Unpack, cast, final
 
+from trio_dagnats.client.options import (
+    EngineStepOptions,
+    StepOptions,
+    WorkflowOptions,
+    step_fields,
+    to_ns,
+    workflow_fields,
+)
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.retry import RetryPolicy
-from trio_dagnats.wire.steps import SkipIf, StepType
-from trio_dagnats.wire.text import NS
+from trio_dagnats.wire.steps import StepType
 from trio_dagnats.wire.workflow import WorkflowDef
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """When the engine runs a failed step again.
-
-    Args:
-        retries: executions after the first one (the wire's ``max_attempts``).
-        delay: seconds before the first retry, at least 0.001.
-        growth: ``fixed``, ``linear`` (delay times the attempt) or ``exponential``.
-        multiplier: the factor of ``exponential``.
-        max_delay: the longest delay in seconds; 0 for the engine's bound of an hour.
-
-    Raises:
-        UsageError: when the step is added: a value is out of range.
-    """
-
-    retries: int
-    delay: float = 1.0
-    growth: Literal["fixed", "linear", "exponential"] = "exponential"
-    multiplier: float = 2.0
-    max_delay: float = 0.0
-
-    def to_wire(self) -> dict[str, object]:
-        """Return the policy with the contract's keys, in nanoseconds."""
-        found: dict[str, object] = {
-            "max_attempts": self.retries,
-            "strategy": self.growth,
-            "initial_delay": to_ns("delay", self.delay),
-            "max_delay": to_ns("max_delay", self.max_delay),
-        }
-        return {**found, "multiplier": self.multiplier} if self.growth == "exponential" else found
-
-
-class StepOptions(TypedDict, total=False):
-    """What every kind of step can have.
-
-    ``after``: the steps whose outputs it needs, one id or several. ``timeout``: seconds for one
-    attempt. ``retry``: instead of the workflow's. ``group``: only workers of that group run it.
-    ``skip_if``: skip it if a field of a parent's output compares so. ``metadata``: free text
-    fields. ``on_failure``, ``compensate``: the steps that handle its failure or undo it.
-    """
-
-    after: str | Sequence[str]
-    timeout: float
-    retry: Retry
-    group: str
-    skip_if: SkipIf
-    metadata: Mapping[str, str]
-    on_failure: str
-    compensate: str
 
 
 @final
@@ -75,21 +28,14 @@ class Workflow:
 
     Args:
         name: the name to register it under.
-        timeout: seconds for a whole run, 0 for no limit.
-        retry: for every step that has no policy of its own.
-        version: free text; the engine does not interpret it.
+        **options: see :class:`WorkflowOptions`.
+
+    Raises:
+        UsageError: a duration or a policy is out of range.
     """
 
-    def __init__(
-        self, name: str, *, timeout: float = 0.0, retry: Retry | None = None, version: str = "1"
-    ) -> None:
-        self._fields: dict[str, object] = {
-            "name": name,
-            "version": version,
-            "timeout": to_ns("timeout", timeout),
-        }
-        if retry is not None:
-            self._fields["default_retry"] = _policy(retry)
+    def __init__(self, name: str, **options: Unpack[WorkflowOptions]) -> None:
+        self._fields: dict[str, object] = {"name": name, **workflow_fields(options)}
         self._steps: list[dict[str, object]] = []
 
     def step(self, step_id: str, task: str = "", **options: Unpack[StepOptions]) -> str:
@@ -166,19 +112,139 @@ class Workflow:
         }
         return self._add(step_id, StepType.MAP, fields, options)
 
-    def sleep(self, step_id: str, duration: float, *, after: str | Sequence[str] = ()) -> str:
+    def agent(self, step_id: str, task: str = "", **options: Unpack[StepOptions]) -> str:
+        """Add a step of the type ``agent``, which runs as one of :meth:`step`; return its id."""
+        return self._add(step_id, StepType.AGENT, {"task": task or step_id}, options)
+
+    def planner(
+        self,
+        step_id: str,
+        task: str = "",
+        *,
+        max_steps: int,
+        max_depth: int = 0,
+        allowed_tasks: Sequence[str] = (),
+        **options: Unpack[StepOptions],
+    ) -> str:
+        """Add a step whose handler returns more steps: ``{"steps": [{"id": ..., "task": ...}]}``.
+
+        They run after it, as ``<step_id>.<id>``, and depend on each other only.
+
+        Args:
+            step_id: letters, digits, ``-`` and ``_``.
+            task: the task type whose handler plans; the id when empty.
+            max_steps: it may add at most so many, 1 to 100.
+            max_depth: the longest chain among them, 0 for no bound.
+            allowed_tasks: the task types that they may have; empty for all.
+            **options: see :class:`StepOptions`.
+
+        Raises:
+            UsageError: a duration or a policy is out of range.
+        """
+        config: dict[str, object] = {"max_steps": max_steps}
+        if max_depth:
+            config["max_depth"] = max_depth
+        if allowed_tasks:
+            config["allowed_tasks"] = list(allowed_tasks)
+        fields = {"task": task or step_id, "config": config}
+        return self._add(step_id, StepType.PLANNER, fields, options)
+
+    def sub_workflow(
+        self,
+        step_id: str,
+        workflow: str = "",
+        *,
+        detach: bool = False,
+        **options: Unpack[EngineStepOptions],
+    ) -> str:
+        """Add a step that is a run of another workflow, with this step's input; return its id.
+
+        Its output is what :meth:`Run.output` of that run would return.
+
+        Args:
+            step_id: letters, digits, ``-`` and ``_``.
+            workflow: the name that it is registered under; the id when empty.
+            detach: do not wait for its end; the output is ``{"child_run_id": ...}``.
+            **options: see :class:`EngineStepOptions`.
+        """
+        config = {"workflow": workflow or step_id, "detach": detach}
+        return self._add(step_id, StepType.SUB_WORKFLOW, {"config": config}, options)
+
+    def sleep(self, step_id: str, duration: float, **options: Unpack[EngineStepOptions]) -> str:
         """Add a step that the engine spends waiting; return its id.
 
         Args:
             step_id: letters, digits, ``-`` and ``_``.
             duration: seconds, up to 365 days.
-            after: the steps that come first.
+            **options: see :class:`EngineStepOptions`.
 
         Raises:
             UsageError: the duration is out of range.
         """
         config = {"duration": to_ns("duration", duration)}
-        return self._add(step_id, StepType.SLEEP, {"config": config}, {"after": after})
+        return self._add(step_id, StepType.SLEEP, {"config": config}, options)
+
+    def sleep_until(
+        self, step_id: str, input_path: str, **options: Unpack[EngineStepOptions]
+    ) -> str:
+        """Add a step that waits for the RFC 3339 time at a dot path of the run's input."""
+        config = {"until_input_path": input_path}
+        return self._add(step_id, StepType.SLEEP, {"config": config}, options)
+
+    def wait_for_event(
+        self,
+        step_id: str,
+        event: str,
+        *,
+        where: str,
+        equals: str,
+        timeout: float,
+        **options: Unpack[EngineStepOptions],
+    ) -> str:
+        """Add a step that waits for an event on ``event.<event>``; its output is the event.
+
+        When the time is over, the step completes with ``{"timeout": true}``.
+
+        Args:
+            step_id: letters, digits, ``-`` and ``_``.
+            event: the events' name.
+            where: a dot path in the event.
+            equals: what stands there: ``input.<path>`` or ``step.<id>.output.<path>``.
+            timeout: seconds.
+            **options: see :class:`EngineStepOptions`.
+
+        Raises:
+            UsageError: the timeout is out of range.
+        """
+        match = {"left": where, "op": "eq", "right": equals}
+        config = {"event": event, "match": match, "timeout": to_ns("timeout", timeout)}
+        return self._add(step_id, StepType.WAIT_FOR_EVENT, {"config": config}, options)
+
+    def approval(
+        self,
+        step_id: str,
+        subject: str,
+        *,
+        timeout: float,
+        description: str = "",
+        **options: Unpack[EngineStepOptions],
+    ) -> str:
+        """Add a step that waits for :meth:`Run.approve` or :meth:`Run.reject`; return its id.
+
+        Args:
+            step_id: letters, digits, ``-`` and ``_``.
+            subject: where the engine asks: it publishes one JSON message there.
+            timeout: seconds, at most 7 days; then the run fails.
+            description: what to ask.
+            **options: see :class:`EngineStepOptions`.
+
+        Raises:
+            UsageError: the timeout is out of range.
+        """
+        config: dict[str, object] = {"subject": subject, "timeout": to_ns("timeout", timeout)}
+        if description:
+            config["description"] = description
+        return self._add(step_id, StepType.APPROVAL, {"config": config}, options)
 
     def build(self) -> WorkflowDef:
         """Return the definition, checked as a whole.
@@ -189,42 +255,13 @@ class Workflow:
         return WorkflowDef.read({**self._fields, "steps": self._steps})
 
     def _add(
-        self, step_id: str, kind: StepType, fields: Mapping[str, object], options: StepOptions
+        self,
+        step_id: str,
+        kind: StepType,
+        fields: Mapping[str, object],
+        options: StepOptions | EngineStepOptions,
     ) -> str:
-        found: dict[str, object] = {"id": step_id, "type": kind, **fields}
-        after = options.get("after", ())
-        if after:
-            found["depends_on"] = [after] if isinstance(after, str) else list(after)
-        if "timeout" in options:
-            found["timeout"] = to_ns("timeout", options["timeout"])
-        if "retry" in options:
-            found["retry"] = _policy(options["retry"])
-        if "group" in options:
-            found["worker_group"] = options["group"]
-        if "skip_if" in options:
-            found["skip_if"] = options["skip_if"]
-        if "metadata" in options:
-            found["metadata"] = dict(options["metadata"])
-        for key in ("on_failure", "compensate"):
-            if options.get(key):
-                found[key] = options.get(key)
-        self._steps.append(found)
+        self._steps.append(
+            {"id": step_id, "type": kind, **fields, **step_fields(cast("StepOptions", options))}
+        )
         return step_id
-
-
-def to_ns(name: str, seconds: float) -> int:
-    """Turn seconds into whole nanoseconds.
-
-    Raises:
-        UsageError: negative, infinite or no number.
-    """
-    if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
-        raise UsageError(f"{name} must be seconds >= 0, not {seconds!r}")
-    return round(seconds * NS)
-
-
-def _policy(retry: Retry) -> RetryPolicy:
-    try:
-        return RetryPolicy.model_validate(retry.to_wire())
-    except ValueError as error:
-        raise UsageError(f"{retry!r} is no retry policy: {error}") from error

@@ -11,8 +11,8 @@ from trio_dagnats.errors import EngineError, RunFailed
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
-from trio_dagnats.wire.data import to_bytes
-from trio_dagnats.wire.events import HistoryEvent
+from trio_dagnats.wire.data import to_bytes, to_output
+from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
     BUCKET_RUNS,
@@ -127,6 +127,33 @@ class Run:
         if found is not None and found.status is RunStatus.PENDING:
             raise EngineError(f"run {self.id} is pending; the engine cancels only running ones")
         event = events.cancelled(self.id, self._broker.time_ns())
+        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
+
+    async def approve(self, step_id: str, output: object = None) -> None:
+        """Approve a step of the type ``approval``; the first answer counts.
+
+        Args:
+            step_id: the step.
+            output: becomes the step's output; anything that pydantic can write as JSON.
+
+        Raises:
+            UsageError: no step can have that id, or the output cannot be written.
+            NotStored: not acknowledged in time.
+        """
+        await self._answer(EventType.APPROVAL_GRANTED, step_id, to_output(output))
+
+    async def reject(self, step_id: str, reason: str = "rejected") -> None:
+        """Reject a step of the type ``approval``: its run fails, for that reason.
+
+        Raises:
+            UsageError: no step can have that id.
+            NotStored: not acknowledged in time.
+        """
+        await self._answer(EventType.APPROVAL_REJECTED, step_id, to_output(reason))
+
+    async def _answer(self, kind: EventType, step_id: str, payload: bytes) -> None:
+        now_ns = self._broker.time_ns()
+        event = events.answered(kind, self.id, check_step_id(step_id), payload, now_ns)
         await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
 
     def events(self) -> AsyncIterator[HistoryEvent]:

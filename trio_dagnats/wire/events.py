@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.names import history_subject
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import clean_error, compact, parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, rfc3339
 from trio_dagnats.wire.trace import TraceContext
 
 MIN_RETRY_AFTER_MS = 100
@@ -163,6 +163,16 @@ def cancelled(run_id: str, time_ns: int) -> Event:
     return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, body.encode())
 
 
+def answered(kind: EventType, run_id: str, step_id: str, payload: bytes, time_ns: int) -> Event:
+    """Return the event that answers an approval (contract 6.1)."""
+    head = f'{{"type":"{kind.value}","run_id":{_quote(run_id)},"step_id":{_quote(step_id)}'
+    body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
+    if payload:
+        body = b'%b,"payload":%b' % (body, payload)
+    msg_id = f"{run_id}.{step_id}.{kind.value}"
+    return Event(history_subject(run_id), msg_id, {}, b"%b}" % body)
+
+
 def parse_event(body: bytes) -> HistoryEvent:
     """Read a history event.
 
@@ -188,6 +198,12 @@ def parse_event(body: bytes) -> HistoryEvent:
         worker_id=_text(found, "worker_id"),
         attempt_number=number if isinstance(number, int) else None,
     )
+
+
+def timeout_payload(timeout_ns: int) -> dict[str, object]:
+    """Return what the engine says of an attempt that took too long (contract 6.5)."""
+    error = f"step timeout exceeded ({timeout_ns / NS:g}s)"
+    return {"error": error, "failure_type": FailureType.RETRIABLE.value}
 
 
 def outcome_id(task: Task, kind: EventType) -> str:

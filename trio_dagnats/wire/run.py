@@ -8,6 +8,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.workflow import WorkflowDef, told
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -117,10 +118,14 @@ class WorkflowRun(BaseModel):
     parent_run_id: str = ""
     parent_step_id: str = ""
     trace_parent: str = ""
+    dynamic_steps: tuple[StepDef, ...] = ()
 
     def to_wire(self) -> dict[str, object]:
         """Return the snapshot as Go writes it."""
-        written = self.model_dump(mode="json", exclude_defaults=True, exclude={"steps"})
+        apart = {"steps", "dynamic_steps"}
+        written = self.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+        if self.dynamic_steps:
+            written["dynamic_steps"] = [step.to_wire() for step in self.dynamic_steps]
         steps = {step_id: state.to_wire() for step_id, state in self.steps.items()}
         return {**written, "steps": steps}
 
@@ -148,7 +153,8 @@ class WorkflowRun(BaseModel):
 
         One such step: its output. Several: an object of them by step id.
         """
-        needed = {other for step in definition.steps for other in step.depends_on}
-        last = [s.id for s in definition.steps if s.id not in needed | definition.auxiliary]
+        steps = (*definition.steps, *self.dynamic_steps)
+        others = {other for step in steps for other in step.depends_on} | definition.auxiliary
+        last = dict.fromkeys(step.id for step in steps if step.id not in others)
         outputs = {i: self.steps[i].value() for i in last if i in self.steps}
-        return outputs[last[0]] if len(outputs) == 1 else outputs
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs

@@ -1,16 +1,27 @@
-"""Steps of a workflow, and what each type needs (contract 10.2, 10.3)."""
+"""Steps of a workflow (contract 10.2)."""
 
 from enum import StrEnum
 from typing import Annotated, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trio_dagnats.wire.configs import (
+    KEY,
+    ApprovalConfig,
+    ChildConfig,
+    Config,
+    Count,
+    KeyedRateLimit,
+    LoopConfig,
+    MapConfig,
+    PlannerConfig,
+    RateLimit,
+    SleepConfig,
+    WaitConfig,
+)
 from trio_dagnats.wire.retry import RetryPolicy
 
 MAX_CONCURRENCY = 1000
-MAX_SLEEP_NS = 365 * 86_400 * 1_000_000_000
-STEP_ID = r"^[A-Za-z0-9_-]+$"
-"""Ids are parts of keys, subjects and message ids (contract 10.2)."""
 
 
 @final
@@ -40,51 +51,16 @@ WITH_TASK = frozenset(
 )
 """Types that a worker runs: they need a task name."""
 
-_Count = Annotated[int, Field(ge=0, strict=True)]
-
-
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-@final
-class LoopConfig(_Config):
-    """Bounds of an agent loop; durations in nanoseconds."""
-
-    max_iterations: int = Field(gt=0)
-    max_duration: _Count = 0
-    loop_delay: _Count = 0
-
-
-@final
-class MapConfig(_Config):
-    """Bounds of a map."""
-
-    max_items: int = Field(ge=1, le=10_000)
-
-
-@final
-class SleepConfig(_Config):
-    """How long a sleep lasts: exactly one of the three."""
-
-    duration: int | None = Field(default=None, gt=0, le=MAX_SLEEP_NS, strict=True)
-    cron: str | None = None
-    until_input_path: str | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [self.duration, self.cron, self.until_input_path]
-        if sum(value is not None for value in given) != 1:
-            raise ValueError("give exactly one of duration, cron and until_input_path")
-        return self
-
-
-CONFIGS: dict[StepType, type[_Config]] = {
+CONFIGS: dict[StepType, type[Config]] = {
     StepType.AGENT_LOOP: LoopConfig,
     StepType.MAP: MapConfig,
     StepType.SLEEP: SleepConfig,
+    StepType.SUB_WORKFLOW: ChildConfig,
+    StepType.WAIT_FOR_EVENT: WaitConfig,
+    StepType.APPROVAL: ApprovalConfig,
+    StepType.PLANNER: PlannerConfig,
 }
-"""Types whose config is checked here; those of the others are the engine's to check."""
+"""Types whose config is checked here; that of ``respond`` is the engine's to check."""
 
 
 @final
@@ -105,12 +81,12 @@ class StepDef(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=STEP_ID)
+    id: str = Field(pattern=KEY)
     task: str = ""
     type: StepType = StepType.NORMAL
     depends_on: tuple[str, ...] = ()
-    timeout: _Count = 0
-    retries: _Count = 0
+    timeout: Count = 0
+    retries: Count = 0
     retry: RetryPolicy | None = None
     config: dict[str, object] | None = None
     skip_if: SkipIf | None = None
@@ -118,8 +94,8 @@ class StepDef(BaseModel):
     worker_group: str = ""
     on_failure: str = ""
     compensate: str = ""
-    rate_limit: dict[str, object] | None = None
-    keyed_rate_limit: dict[str, object] | None = None
+    rate_limit: RateLimit | None = None
+    keyed_rate_limit: KeyedRateLimit | None = None
     max_task_concurrency: int = Field(default=0, ge=0, le=MAX_CONCURRENCY)
     singleton: bool = False
     required_capabilities: tuple[str, ...] = ()
@@ -150,6 +126,12 @@ class StepDef(BaseModel):
         return {**written, "task": self.task, "timeout": self.timeout, "type": self.type.value}
 
     @property
+    def is_limited(self) -> bool:
+        """Whether its tasks may have to wait for others' or for their turn."""
+        limits = (self.max_task_concurrency, self.rate_limit, self.keyed_rate_limit)
+        return any(limits)
+
+    @property
     def loop(self) -> LoopConfig:
         """The bounds of an ``agent_loop`` step."""
         return LoopConfig.model_validate(self.config)
@@ -163,3 +145,23 @@ class StepDef(BaseModel):
     def sleep(self) -> SleepConfig:
         """The length of a ``sleep`` step."""
         return SleepConfig.model_validate(self.config)
+
+    @property
+    def child(self) -> ChildConfig:
+        """The workflow of a ``sub_workflow`` step."""
+        return ChildConfig.model_validate(self.config)
+
+    @property
+    def wait(self) -> WaitConfig:
+        """What a ``wait_for_event`` step waits for."""
+        return WaitConfig.model_validate(self.config)
+
+    @property
+    def approval(self) -> ApprovalConfig:
+        """Whom an ``approval`` step asks."""
+        return ApprovalConfig.model_validate(self.config)
+
+    @property
+    def planner(self) -> PlannerConfig:
+        """The bounds of a ``planner`` step."""
+        return PlannerConfig.model_validate(self.config)

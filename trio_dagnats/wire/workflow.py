@@ -1,18 +1,19 @@
 """Workflow definitions (contract 10.1), checked as a whole before they are sent anywhere."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.wire.configs import KEY, STEP_ID
 from trio_dagnats.wire.retry import RetryPolicy, legacy
-from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact
-
-NAME = r"^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$"
-"""A name is a key of the bucket ``workflow_defs``."""
 
 
 @final
@@ -31,7 +32,7 @@ class WorkflowDef(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=KEY)
     version: str = "1"
     steps: tuple[StepDef, ...] = Field(min_length=1)
     default_retry: RetryPolicy | None = None
@@ -49,12 +50,14 @@ class WorkflowDef(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         ids = [step.id for step in self.steps]
-        for step_id in ids:
-            if ids.count(step_id) > 1:
+        for step_id, count in Counter(ids).items():
+            if count > 1:
                 raise ValueError(f"two steps have the id {step_id!r}; give each its own")
+        self._check_ids()
+        known = set(ids)
         for step in self.steps:
             for other in (*step.depends_on, step.on_failure, step.compensate):
-                if other and other not in ids:
+                if other and other not in known:
                     raise ValueError(f"step {step.id!r} names {other!r}, which is no step")
         self._check_aux()
         try:
@@ -62,6 +65,14 @@ class WorkflowDef(BaseModel):
         except CycleError as error:
             raise ValueError(f"steps depend on each other in a circle: {error.args[1]}") from None
         return self
+
+    def _check_ids(self) -> None:
+        """Only a planner's steps have a dot in their ids: before it stands the planner's."""
+        planners = {s.id for s in self.steps if s.type is StepType.PLANNER}
+        for step in self.steps:
+            parent, dot, own = step.id.partition(".")
+            if not re.match(STEP_ID, own if dot else parent) or (dot and parent not in planners):
+                raise ValueError(f"the id {step.id!r} must be letters, digits, '-' and '_' only")
 
     def _check_aux(self) -> None:
         """A handler step with dependencies would never run as one (contract 10.2)."""
@@ -72,7 +83,7 @@ class WorkflowDef(BaseModel):
                     "depends_on"
                 )
 
-    @property
+    @cached_property
     def auxiliary(self) -> frozenset[str]:
         """Steps that run only as failure or compensation handlers."""
         named = {s.on_failure for s in self.steps} | {s.compensate for s in self.steps}
@@ -84,10 +95,21 @@ class WorkflowDef(BaseModel):
         Raises:
             KeyError: there is none of that id.
         """
+        return self.by_id[step_id]
+
+    @cached_property
+    def by_id(self) -> Mapping[str, StepDef]:
+        """All steps by their ids."""
+        return {step.id: step for step in self.steps}
+
+    @cached_property
+    def dependents(self) -> Mapping[str, Sequence[StepDef]]:
+        """The steps that depend on each step, in the definition's order."""
+        found: dict[str, list[StepDef]] = {step.id: [] for step in self.steps}
         for step in self.steps:
-            if step.id == step_id:
-                return step
-        raise KeyError(step_id)
+            for other in step.depends_on:
+                found[other].append(step)
+        return found
 
     def retry_of(self, step: StepDef) -> RetryPolicy | None:
         """Return the policy in force for a step (contract 6.4)."""

@@ -1,14 +1,18 @@
 """The engine's API over NATS: register, start, get (contract 9.1)."""
 
+import hashlib
 import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, UsageError, WireError
+from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
+from trio_dagnats.local.engine.paths import printed, walk
+from trio_dagnats.local.engine.schema import mismatch
 from trio_dagnats.local.engine.starts import find_definition
 from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
@@ -21,6 +25,7 @@ from trio_dagnats.wire.workflow import WorkflowDef
 log = logging.getLogger("trio_dagnats.local")
 
 PING = "$SRV.PING.dagnats-api"
+KEYS = "idempotency_keys"
 MOST_AT_ONCE = 1000
 
 Answer = Callable[[bytes], Awaitable[dict[str, object]]]
@@ -87,7 +92,38 @@ class Api:
         definition = await find_definition(self._broker, name)
         if definition is None:
             raise UsageError(f"workflow {name!r} is not registered")
+        problem = mismatch(definition.input_schema, given)
+        if problem:
+            raise UsageError(f"the input does not fit workflow {name!r}: {problem}")
         run_id = secrets.token_hex(16)
+        if definition.idempotency_key and given is not None:
+            run_id = await self._claim(definition, given, run_id)
+        await self._store_start(run_id, definition, given)
+        return {"run_id": run_id}
+
+    async def _claim(self, definition: WorkflowDef, given: object, run_id: str) -> str:
+        """Return the run of an idempotency key: the first one's, or else this."""
+        path = definition.idempotency_key
+        found, value = walk(path, given)
+        if not found:
+            raise UsageError(f"the input has nothing at {path!r}, the idempotency key's place")
+        name = f"{definition.name}.{printed(value)}"
+        key = hashlib.sha256(name.encode()).hexdigest()
+        try:
+            await self._broker.kv_put(KEYS, key, run_id.encode(), expect=0, deadline=soon())
+        except Conflict:
+            entry = await self._broker.kv_get(KEYS, key, deadline=soon())
+            if entry is not None:
+                return entry.value.decode()
+            await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=soon())
+        return run_id
+
+    async def _store_start(self, run_id: str, definition: WorkflowDef, given: object) -> None:
+        """Begin a run, unless it has begun: with a key, an earlier request may have done that.
+
+        The key is written first, so that two requests at once begin one run, and one that dies in
+        between is made good by the next. The DagNats engine writes it last, and begins two.
+        """
         payload: dict[str, object] = {"workflow_def": definition.to_wire()}
         if given is not None:
             payload["input"] = given
@@ -97,13 +133,14 @@ class Api:
             "timestamp": rfc3339(self._broker.time_ns()),
             "payload": payload,
         }
-        await self._broker.store(
-            history_subject(run_id),
-            compact(event),
-            msg_id=f"{run_id}.workflow.started",
-            deadline=soon(),
-        )
-        return {"run_id": run_id}
+        with suppress(Conflict):
+            await self._broker.store(
+                history_subject(run_id),
+                compact(event),
+                msg_id=f"{run_id}.workflow.started",
+                expect_last=0 if definition.idempotency_key else None,
+                deadline=soon(),
+            )
 
     async def _get(self, body: bytes) -> dict[str, object]:
         run_id = body.decode(errors="replace").strip()

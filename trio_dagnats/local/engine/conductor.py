@@ -1,10 +1,10 @@
-"""What the engine does with each message: load the run, apply, save, send, acknowledge."""
+"""What the engine does with messages of a run: load it, apply, save, send, acknowledge."""
 
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 from trio_dagnats.errors import BrokerError, TooLarge, WireError
@@ -12,18 +12,20 @@ from trio_dagnats.local.engine import core
 from trio_dagnats.local.engine.core import HANDLED, Applied
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import MSG_ID, Sender
-from trio_dagnats.local.engine.starts import read_start
+from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
 from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
-from trio_dagnats.wire.events import EventType, parse_event
+from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
-from trio_dagnats.wire.text import NS
+from trio_dagnats.wire.text import NS, compact
 
 log = logging.getLogger("trio_dagnats.local")
 
 TRY_AGAIN = 0.5
 """Seconds until a message comes again that could not be dealt with."""
+BEGINS = frozenset({EventType.WORKFLOW_STARTED, EventType.WORKFLOW_SPAWN})
+CHILD_ENDS = frozenset({EventType.CHILD_COMPLETED, EventType.CHILD_FAILED})
 
 
 @final
@@ -35,22 +37,32 @@ class Item:
     delivery: Delivery
     done: Callable[[], None]
 
+    @property
+    def cause(self) -> str:
+        """What the run's book calls it."""
+        return self.what if isinstance(self.what, str) else str(self.what.sequence)
+
 
 @final
 class Conductor:
     """Reads deliveries and carries runs on."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, sender: Sender) -> None:
         self._broker = broker
         self._runs = Runs(broker)
-        self._sender = Sender(broker)
+        self._sender = sender
 
     def read_event(self, delivery: Delivery) -> tuple[str, Applied] | None:
-        """Read a history message; None for one that changes no run."""
+        """Read a history message and the run it is for; None for one that changes no run."""
         what = _read(
             delivery.body, delivery.stream_sequence, delivery.headers, delivery.published_ns
         )
-        return None if what is None else (what.event.run_id, what)
+        if what is None:
+            return None
+        if what.event.type == EventType.WORKFLOW_SPAWN:
+            child = spawned(what.event)
+            return None if child is None else (child, what)
+        return what.event.run_id, what
 
     def read_timer(self, delivery: Delivery) -> tuple[str, float] | None:
         """Read a timer; return its run and the seconds that are left."""
@@ -67,27 +79,30 @@ class Conductor:
         """Return the id by which a run knows a timer."""
         return delivery.headers.get(MSG_ID, "")
 
-    async def work(self, run_id: str, item: Item) -> None:
-        """Deal with one item of a run; it comes again if the server fails us."""
+    async def work(self, run_id: str, items: Sequence[Item]) -> None:
+        """Deal with items of a run; they come again if the server fails us."""
         try:
-            await self._apply(run_id, item.what)
+            await self._apply(run_id, items)
         except BrokerError as error:
             log.warning("run %s: %s; trying again", run_id, error, extra={"run": run_id})
             self._runs.forget(run_id)
-            item.delivery.nak(TRY_AGAIN)
+            for item in items:
+                item.delivery.nak(TRY_AGAIN)
         else:
-            item.delivery.ack()
-        item.done()
+            for item in items:
+                item.delivery.ack()
+        for item in items:
+            item.done()
 
-    async def _apply(self, run_id: str, what: Applied | str) -> None:
+    async def _apply(self, run_id: str, items: Sequence[Item]) -> None:
         state = self._runs.known(run_id)
         if state is None:
-            state = await self._restore(run_id, what)
-        cause = what if isinstance(what, str) else str(what.sequence)
-        if state is not None and state.book.cause == cause:
+            state = await self._restore(run_id, items[0].what)
+        causes = frozenset(state.book.causes if state is not None else ())
+        if state is not None and any(item.cause in causes for item in items):
             await self._sender.send_again(state)
-        else:
-            state = await self._step(state, what)
+        fresh = [item.what for item in items if item.cause not in causes]
+        state = await self._carry_on(run_id, state, fresh)
         if state is None or state.run.status.is_terminal:
             self._runs.forget(run_id)
 
@@ -98,60 +113,91 @@ class Conductor:
         event is read from the history, in order.
         """
         state = await self._runs.load(run_id)
-        starts = not isinstance(what, str) and what.event.type == EventType.WORKFLOW_STARTED
-        if (state is None and starts) or (state is not None and state.run.status.is_terminal):
+        begins = not isinstance(what, str) and what.event.type in BEGINS
+        if (state is None and begins) or (state is not None and state.run.status.is_terminal):
             return state
         if state is not None and state.book.outbox:
             await self._sender.send_again(state)
-        missed = await self._broker.records(
+        records = await self._broker.records(
             WORKFLOW_HISTORY,
             history_subject(run_id),
             after=state.book.applied if state is not None else 0,
             deadline=soon(),
         )
-        for record in missed:
-            if not isinstance(what, str) and record.sequence >= what.sequence:
-                break
-            found = _read(record.body, record.sequence, record.headers, record.time_ns)
-            if found is not None:
-                state = await self._step(state, found)
-        return state
+        before = [r for r in records if isinstance(what, str) or r.sequence < what.sequence]
+        read = [_read(r.body, r.sequence, r.headers, r.time_ns) for r in before]
+        return await self._carry_on(run_id, state, [found for found in read if found is not None])
 
-    async def _step(self, state: RunState | None, what: Applied | str) -> RunState | None:
-        """Apply, save and send one event or timer."""
-        new = await self._next(state, what)
-        if new is not None and new is not state:
-            new = await self._save(state, new, what)
-            await self._sender.send(new)
+    async def _carry_on(
+        self, run_id: str, state: RunState | None, whats: Sequence[Applied | str]
+    ) -> RunState | None:
+        """Apply events and timers, save once, send: a wide map would else write itself too often.
+
+        One that makes the run too large to be stored is found by taking them one by one.
+        """
+        new = state
+        for what in whats:
+            then = await self._next(run_id, new, what)
+            if then is not None and then is not new:
+                new = then if new is None or new is state else core.join(new, then)
+        if new is None or new is state:
+            return new
+        try:
+            await self._runs.save(new)
+        except TooLarge as error:
+            if len(whats) > 1:
+                for what in whats:
+                    state = await self._carry_on(run_id, state, [what])
+                return state
+            new = await self._overflow(state, whats[0], error)
+        await self._sender.send(new)
         return new
 
-    async def _next(self, state: RunState | None, what: Applied | str) -> RunState | None:
+    async def _next(
+        self, run_id: str, state: RunState | None, what: Applied | str
+    ) -> RunState | None:
         if isinstance(what, str):
             now_ns = self._broker.time_ns()
             return state and core.fire(state, what, now_ns, _nonce)
         if state is not None:
+            if what.event.type in CHILD_ENDS:
+                what = what.model_copy(update={"event": await self._with_output(what.event)})
             return core.apply(state, what, _nonce)
-        if what.event.type != EventType.WORKFLOW_STARTED:
-            log.debug("%s of the unknown run %s", what.event.type, what.event.run_id)
+        if what.event.type not in BEGINS:
+            log.debug("%s of the unknown run %s", what.event.type, run_id)
             return None
-        return await self._start(what)
+        return await self._start(run_id, what)
 
-    async def _start(self, what: Applied) -> RunState:
-        definition, given, problem = await read_start(self._broker, what.event)
-        if problem:
-            log.warning("run %s cannot start: %s", what.event.run_id, problem)
-            return core.refuse(definition, problem, what, _nonce)
-        return core.start(definition, given, what, _nonce)
+    async def _start(self, run_id: str, what: Applied) -> RunState | None:
+        if what.event.type == EventType.WORKFLOW_SPAWN:
+            begun = await read_spawn(self._broker, self._runs, what.event)
+            what = what.model_copy(update={"event": replace(what.event, run_id=run_id)})
+        else:
+            begun = await read_start(self._broker, what.event)
+        if begun is None:
+            return None  # the parent is over
+        if begun.problem:
+            log.warning("run %s cannot start: %s", run_id, begun.problem)
+        return core.start(begun, what, _nonce)
 
-    async def _save(self, old: RunState | None, new: RunState, what: Applied | str) -> RunState:
-        try:
-            await self._runs.save(new)
-        except TooLarge as error:
-            if old is None or isinstance(what, str):
-                raise
-            text = f"the outputs of this run are too large together: {error}"
-            new = core.overflow(old, what, text, _nonce)
-            await self._runs.save(new)
+    async def _with_output(self, event: HistoryEvent) -> HistoryEvent:
+        """Put a child's output into the event of its end, which does not hold it."""
+        end: object = json.loads(event.payload or b"{}")
+        if not isinstance(end, dict):
+            return event
+        child = await self._runs.peek(str(end.get("child_run_id", "")))
+        if child is not None and event.type == EventType.CHILD_COMPLETED:
+            end["output"] = child.run.output(child.book.definition)
+        return replace(event, payload=compact(end))
+
+    async def _overflow(
+        self, old: RunState | None, what: Applied | str, error: TooLarge
+    ) -> RunState:
+        if old is None or isinstance(what, str):
+            raise error
+        text = f"the outputs of this run are too large together: {error}"
+        new = core.overflow(old, what, text, _nonce)
+        await self._runs.save(new)
         return new
 
 

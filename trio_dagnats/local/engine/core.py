@@ -5,10 +5,10 @@ from typing import final
 
 from pydantic import BaseModel, ConfigDict
 
-from trio_dagnats.local.engine import ready, steps
-from trio_dagnats.local.engine.draft import Draft
-from trio_dagnats.local.engine.inputs import split_instance
-from trio_dagnats.local.engine.state import Action, Book, Kind, RunState, Timer
+from trio_dagnats.local.engine import ready, steps, waiting
+from trio_dagnats.local.engine.dispatch import dispatch, go_on
+from trio_dagnats.local.engine.draft import TASKS, Draft
+from trio_dagnats.local.engine.state import Action, Book, Kind, RunState, Timer, split_instance
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.text import rfc3339
@@ -25,12 +25,20 @@ HANDLED = frozenset(
         EventType.STEP_FAILED,
         EventType.STEP_CONTINUE,
         EventType.SLEEP_COMPLETED,
+        EventType.WAIT_MATCHED,
+        EventType.WAIT_TIMEOUT,
+        EventType.APPROVAL_GRANTED,
+        EventType.APPROVAL_REJECTED,
+        EventType.APPROVAL_EXPIRED,
+        EventType.WORKFLOW_SPAWN,
+        EventType.CHILD_COMPLETED,
+        EventType.CHILD_FAILED,
     }
 )
 """Types that change a run. ``step.queued`` is only announced: its attempt is counted at once."""
+TIMEOUTS = frozenset({Action.STEP_TIMEOUT, Action.RUN_TIMEOUT})
 REFUSED = "<start>"
 """The step of a run that could not start."""
-_OPEN = frozenset({StepStatus.PENDING, StepStatus.QUEUED, StepStatus.RUNNING})
 
 
 @final
@@ -45,22 +53,44 @@ class Applied(BaseModel):
     time_ns: int
 
 
-def start(definition: WorkflowDef, given: object, what: Applied, nonce: Nonce) -> RunState:
-    """Begin a run with its input, None for none."""
-    draft = Draft(_new(definition, given, what), what.time_ns, nonce)
-    if definition.timeout:
-        timer = draft.id(Action.RUN_TIMEOUT.value)
-        # The DagNats engine looks at a deadline only when an event arrives (contract H27).
-        draft.start_timer(timer, Action.RUN_TIMEOUT, definition.timeout)
-    ready.advance(draft)
-    return draft.done(applied=what.sequence, cause=str(what.sequence))
+@final
+class Start(BaseModel):
+    """A run to begin.
+
+    Attributes:
+        definition: its workflow.
+        given: its input, None for none.
+        problem: why it cannot start, empty if it can.
+        parent_run_id: the run that waits for its end, empty if none does.
+        parent_step_id: the step of that run.
+        root_run_id: the run at the top, empty if it is itself.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    definition: WorkflowDef
+    given: object = None
+    problem: str = ""
+    parent_run_id: str = ""
+    parent_step_id: str = ""
+    root_run_id: str = ""
 
 
-def refuse(definition: WorkflowDef, why: str, what: Applied, nonce: Nonce) -> RunState:
-    """Store a run that cannot start as failed."""
-    draft = Draft(_new(definition, None, what), what.time_ns, nonce)
-    draft.steps[REFUSED] = StepState()
-    draft.fail_step(REFUSED, why)
+def start(begun: Start, what: Applied, nonce: Nonce) -> RunState:
+    """Begin a run: at once, or when others of its workflow have ended (``max_runs``)."""
+    draft = Draft(_new(begun, what), what.time_ns, nonce)
+    limits = begun.definition.concurrency
+    if begun.problem:
+        draft.steps[REFUSED] = StepState()
+        draft.fail_step(REFUSED, begun.problem)
+    elif limits is not None and limits.max_runs:
+        slot = draft.id(Action.RUN_SLOT.value)
+        draft.take_slot(slot)
+        draft.timers[slot] = Timer(action=Action.RUN_SLOT)
+        draft.emit(Kind.SLOT_WANTED, slot, action=Action.RUN_SLOT)
+    else:
+        draft.begin()
+        ready.advance(draft)
     return draft.done(applied=what.sequence, cause=str(what.sequence))
 
 
@@ -69,7 +99,9 @@ def apply(state: RunState, what: Applied, nonce: Nonce) -> RunState:
     if what.sequence <= state.book.applied or state.run.status.is_terminal:
         return state
     draft = Draft(state, what.time_ns, nonce)
-    _take(draft, what)
+    _catch_up(draft)
+    if not draft.is_over:
+        _take(draft, what)
     return draft.done(applied=what.sequence, cause=str(what.sequence))
 
 
@@ -84,6 +116,15 @@ def fire(state: RunState, timer_id: str, now_ns: int, nonce: Nonce) -> RunState:
     return draft.done(applied=state.book.applied, cause=timer_id)
 
 
+def join(first: RunState, then: RunState) -> RunState:
+    """Return the second state as if both transitions had been one."""
+    effects = (*first.book.outbox, *then.book.outbox)
+    outbox = tuple(sorted(effects, key=lambda effect: effect.kind in TASKS))
+    causes = (*first.book.causes, *then.book.causes)
+    book = then.book.model_copy(update={"outbox": outbox, "causes": causes})
+    return RunState.model_construct(run=then.run, book=book)
+
+
 def overflow(state: RunState, what: Applied, text: str, nonce: Nonce) -> RunState:
     """End a run whose snapshot has become too large to be stored.
 
@@ -96,17 +137,18 @@ def overflow(state: RunState, what: Applied, text: str, nonce: Nonce) -> RunStat
     return draft.done(applied=what.sequence, cause=str(what.sequence))
 
 
-def _new(definition: WorkflowDef, given: object, what: Applied) -> RunState:
-    deadline = rfc3339(what.time_ns + definition.timeout) if definition.timeout else ""
+def _new(begun: Start, what: Applied) -> RunState:
+    definition = begun.definition
     run = WorkflowRun(
         run_id=what.event.run_id,
         workflow_id=definition.name,
-        status=RunStatus.RUNNING,
+        status=RunStatus.PENDING,
         steps={step.id: StepState() for step in definition.steps},
-        input=given,
+        input=begun.given,
         created_at=rfc3339(what.time_ns),
-        deadline=deadline,
-        root_run_id=what.event.run_id,
+        root_run_id=begun.root_run_id or what.event.run_id,
+        parent_run_id=begun.parent_run_id,
+        parent_step_id=begun.parent_step_id,
     )
     return RunState(run=run, book=Book(definition=definition))
 
@@ -123,17 +165,33 @@ def _take(draft: Draft, what: Applied) -> None:
         case EventType.STEP_CONTINUE:
             steps.continued(draft, event, what.msg_id)
         case EventType.SLEEP_COMPLETED:
-            steps.slept(draft, event)
+            waiting.slept(draft, event)
+        case EventType.WAIT_MATCHED | EventType.WAIT_TIMEOUT:
+            waiting.waited(draft, event)
+        case EventType.CHILD_COMPLETED | EventType.CHILD_FAILED:
+            waiting.child_ended(draft, event)
+        case EventType.APPROVAL_GRANTED | EventType.APPROVAL_REJECTED | EventType.APPROVAL_EXPIRED:
+            waiting.answered(draft, event)
         case EventType.WORKFLOW_CANCELLED:
             _cancel(draft)
         case _:  # a second workflow.started, or what only others read
             pass
 
 
+def _catch_up(draft: Draft) -> None:
+    """Let timeouts come first that were due before the event: after a crash timers come late."""
+    for timer_id, timer in list(draft.timers.items()):
+        is_late = timer.action in TIMEOUTS and 0 < timer.due_ns <= draft.now_ns
+        if is_late and timer_id in draft.timers:
+            _fire(draft, draft.timers.pop(timer_id), timer_id)
+
+
 def _cancel(draft: Draft) -> None:
-    for step_id, state in draft.steps.items():
-        if state.status in _OPEN:
-            draft.change(step_id, status=StepStatus.CANCELLED)
+    for step in draft.definition.steps:
+        if draft.is_going(step.id):
+            draft.cancel_step(step)
+        elif draft.steps[step.id].status is StepStatus.PENDING:
+            draft.change(step.id, status=StepStatus.CANCELLED)
     draft.end(RunStatus.CANCELLED)
 
 
@@ -146,12 +204,26 @@ def _fire(draft: Draft, timer: Timer, timer_id: str) -> None:
             )
         case Action.RETRY_BACKOFF | Action.RETRY_AFTER:
             # Group, iteration and capabilities stay: the DagNats engine loses them (H11, H12).
-            draft.dispatch(draft.definition.step(step_id), timer_id, number=timer.number + 1)
+            dispatch(draft, draft.definition.step(step_id), timer_id, number=timer.number + 1)
         case Action.LOOP_DELAY:
             iteration = draft.steps[step_id].iterations
-            draft.dispatch(draft.definition.step(step_id), draft.id(step_id, "continue", iteration))
+            msg_id = draft.id(step_id, "continue", iteration)
+            dispatch(draft, draft.definition.step(step_id), msg_id)
         case Action.STEP_TIMEOUT:
             msg_id = draft.id(step_id, "step.failed", timer_id.rpartition("step_timeout.")[2])
             draft.emit(Kind.STEP_TIMED_OUT, msg_id, step_id=step_id, number=timer.number)
+            steps.timed_out(draft, timer)
         case Action.RUN_TIMEOUT:
             draft.emit(Kind.RUN_TIMED_OUT, draft.id("workflow.cancelled"))
+            _cancel(draft)
+        case Action.WAIT_TIMEOUT:
+            msg_id = draft.id(step_id, "step.wait.timeout")
+            draft.emit(Kind.WAIT_TIMED_OUT, msg_id, step_id=step_id)
+        case Action.APPROVAL_TIMEOUT:
+            msg_id = draft.id(step_id, "approval.expired")
+            draft.emit(Kind.APPROVAL_EXPIRED, msg_id, step_id=step_id)
+        case Action.RUN_SLOT:
+            draft.begin()
+            ready.advance(draft)
+        case Action.TASK_SLOT | Action.RATE_RETRY:
+            go_on(draft, timer)

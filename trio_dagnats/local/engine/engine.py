@@ -1,22 +1,24 @@
 """The local engine as people use it: ``async with LocalEngine(server.url)``."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self, final
 
 import trio
 
-from trio_dagnats.errors import EngineError, Missing, NotStored, plain
+from trio_dagnats.errors import BrokerError, EngineError, Missing, NotStored, plain
 from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
-from trio_dagnats.local.engine.conductor import Conductor, Item
+from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
+from trio_dagnats.local.engine.correlator import Correlator
 from trio_dagnats.local.engine.feed import Feed
 from trio_dagnats.local.engine.lanes import Lanes
+from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.port import Broker, Delivery
-from trio_dagnats.wire.names import SLEEP_TIMERS, WORKFLOW_HISTORY
+from trio_dagnats.wire.names import EVENTS, SLEEP_TIMERS, WORKFLOW_HISTORY
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -91,7 +93,9 @@ class LocalEngine:
 
 
 async def _start(broker: Broker, nursery: trio.Nursery) -> None:
-    conductor = Conductor(broker)
+    sender = Sender(broker)
+    await sender.load()
+    conductor = Conductor(broker, sender)
     lanes: Lanes[Item] = Lanes(nursery, conductor.work, lambda item: item.delivery.nak())
 
     def take_event(delivery: Delivery) -> None:
@@ -119,7 +123,25 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
     history, timers = Feed(take_event), Feed(take_timer)
     nursery.start_soon(history.run, broker, WORKFLOW_HISTORY)
     nursery.start_soon(timers.run, broker, SLEEP_TIMERS)
+    _correlate(broker, nursery, sender.correlator)
     await nursery.start(Api(broker).run)
+
+
+def _correlate(broker: Broker, nursery: trio.Nursery, correlator: Correlator) -> None:
+    async def work(subject: str, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            try:
+                await correlator.take(subject, delivery.body, delivery.published_ns)
+            except BrokerError as error:
+                log.warning("%s: %s; trying again", subject, error)
+                delivery.nak(TRY_AGAIN)
+            else:
+                delivery.ack()
+            events.done()
+
+    lanes: Lanes[Delivery] = Lanes(nursery, work, lambda delivery: delivery.nak())
+    events = Feed(lambda delivery: lanes.put(delivery.subject, delivery))
+    nursery.start_soon(events.run, broker, EVENTS)
 
 
 async def _refuse_company(broker: Broker) -> None:

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Mapping
 
+from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.wire.run import StepState, WorkflowRun
 from trio_dagnats.wire.steps import SkipIf, StepDef
 from trio_dagnats.wire.text import compact
-
-MAP_MARK = ".map."
 
 _ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {
     "<": lambda a, b: a < b,  # type: ignore[operator]  # both are numbers or both are strings
@@ -17,8 +16,35 @@ _ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {
 }
 
 
+def input_of(who: str, state: RunState) -> bytes:
+    """Return the JSON of the input of a step or of an instance of a map, empty for none."""
+    step, index = state.step_and_index(who)
+    if step.id in state.book.handling:
+        return _handler_input(step, state)
+    given = resolve_input(step, state.run)
+    if index is None:
+        return given
+    items = read_items(given)
+    assert items is not None  # the map has begun
+    return compact(items[index])
+
+
+def _handler_input(step: StepDef, state: RunState) -> bytes:
+    """Say what has failed (contract 6.4).
+
+    The DagNats engine quotes the error by Go's rules, which for control characters is no JSON: the
+    run hangs (contract H26).
+    """
+    source, book, steps = state.book.handling[step.id], state.book, state.run.steps
+    if source not in book.undone:
+        return compact({"failed_step": source, "error": steps[source].error})
+    head = compact({"original_step": source})[:-1]
+    why = compact({"trigger_step": book.trigger, "trigger_error": steps[book.trigger].error})[1:]
+    return b'%b,"original_output":%b,%b' % (head, steps[source].raw_output() or b"null", why)
+
+
 def resolve_input(step: StepDef, run: WorkflowRun) -> bytes:
-    """Return the JSON of a step's input, empty for none.
+    """Return the JSON of what a step's dependencies give it, empty for none.
 
     No dependency: the run's input. One: its output. Several: an object of all outputs.
     """
@@ -31,17 +57,6 @@ def resolve_input(step: StepDef, run: WorkflowRun) -> bytes:
         for name in sorted(step.depends_on)
     ]
     return b"{%b}" % b",".join(parts)
-
-
-def instance_id(step_id: str, index: int) -> str:
-    """Return the id of an instance of a map step."""
-    return f"{step_id}{MAP_MARK}{index}"
-
-
-def split_instance(step_id: str) -> tuple[str, int] | None:
-    """Read an instance's id; None if it is a step's own."""
-    name, mark, index = step_id.rpartition(MAP_MARK)
-    return (name, int(index)) if mark and index.isdigit() else None
 
 
 def skips(rule: SkipIf | None, steps: Mapping[str, StepState]) -> bool:

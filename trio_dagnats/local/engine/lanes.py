@@ -1,12 +1,16 @@
 """One lane per run: what concerns a run is done in order, different runs go side by side."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar, final
 
 import trio
 
 T = TypeVar("T")
+
+MOST = 100
+"""Things that are done together: one write of a run's snapshot for all of them."""
 
 
 @final
@@ -15,14 +19,14 @@ class Lanes(Generic[T]):
 
     Args:
         nursery: where lanes run.
-        work: does one thing.
+        work: does some things of one key, those that had come when it began.
         drop: is told of things that a cancelled lane leaves undone; must not wait.
     """
 
     def __init__(
         self,
         nursery: trio.Nursery,
-        work: Callable[[str, T], Awaitable[None]],
+        work: Callable[[str, Sequence[T]], Awaitable[None]],
         drop: Callable[[T], None],
     ) -> None:
         self._nursery = nursery
@@ -43,8 +47,10 @@ class Lanes(Generic[T]):
         lane = self._lanes[key]
         try:
             while lane:
-                await self._work(key, lane[0])
-                lane.popleft()
+                things = list(islice(lane, MOST))
+                await self._work(key, things)
+                for _ in things:
+                    lane.popleft()
         finally:
             del self._lanes[key]
             for thing in lane:

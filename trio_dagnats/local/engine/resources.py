@@ -9,7 +9,13 @@ from trio_dagnats.wire import names
 from trio_dagnats.wire.text import NS
 
 HISTORY_DURABLE = "orchestrator"
-TIMER_DURABLE = "sleep-timer"
+DURABLES = {
+    names.WORKFLOW_HISTORY: (HISTORY_DURABLE, "history.>"),
+    names.SLEEP_TIMERS: ("sleep-timer", "sleep.>"),
+    names.EVENTS: ("event-correlator", "event.>"),
+}
+"""Name and filter by stream. All are read from the start on: the DagNats engine begins with the
+last two when they are first needed, so that after a restart they sleep (contract H36)."""
 DAY_NS = 86_400 * NS
 ACK_WAIT_NS = 5 * NS
 """After a crash, what was in hand comes back this soon; what is applied is not applied again."""
@@ -87,12 +93,12 @@ async def ensure(broker: Broker, deadline: float) -> None:
 
 
 def durable(stream: str) -> ConsumerSpec:
-    """Return the engine's durable on the history or on the timers."""
-    is_history = stream == names.WORKFLOW_HISTORY
+    """Return the engine's durable on a stream."""
+    name, filter_subject = DURABLES[stream]
     return ConsumerSpec(
         stream=stream,
-        durable=HISTORY_DURABLE if is_history else TIMER_DURABLE,
-        filter_subject="history.>" if is_history else "sleep.>",
+        durable=name,
+        filter_subject=filter_subject,
         ack_wait_ns=ACK_WAIT_NS,
         max_ack_pending=MAX_ACK_PENDING,
     )

@@ -30,16 +30,34 @@ class Runs:
         Raises:
             BrokerError: the server did not answer in time.
         """
+        found = await self._read(run_id)
+        if found is None:
+            return None
+        state, revision = found
+        self._keep(run_id, state, revision)
+        return state
+
+    async def peek(self, run_id: str) -> RunState | None:
+        """Look at a run that another lane carries on; None if there is none, or not ours.
+
+        Raises:
+            BrokerError: the server did not answer in time.
+        """
+        known = self.known(run_id)
+        if known is not None:
+            return known
+        found = await self._read(run_id)
+        return None if found is None else found[0]
+
+    async def _read(self, run_id: str) -> tuple[RunState, int] | None:
         entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
         if entry is None:
             return None
         try:
-            state = RunState.read(entry.value)
+            return RunState.read(entry.value), entry.revision
         except WireError as error:
             log.warning("%s; it is left alone", error, extra={"run": run_id})
             return None
-        self._keep(run_id, state, entry.revision)
-        return state
 
     async def save(self, state: RunState) -> None:
         """Write a run, if nobody else has written it since it was loaded.

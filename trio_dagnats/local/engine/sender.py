@@ -1,42 +1,81 @@
 """Sending what a transition has to send, and finding out after a crash what was sent already."""
 
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import trio
 
 from trio_dagnats.errors import plain
-from trio_dagnats.local.engine.messages import Outgoing, render
+from trio_dagnats.local.engine.correlator import Correlator
+from trio_dagnats.local.engine.messages import Outgoing, approval, render, timer
+from trio_dagnats.local.engine.rates import Rates
+from trio_dagnats.local.engine.slots import Slots
 from trio_dagnats.local.engine.state import Effect, Kind, RunState
 from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker, Record
-from trio_dagnats.wire.names import (
-    SLEEP_TIMERS,
-    TASK_QUEUES,
-    WORKFLOW_HISTORY,
-    history_subject,
-)
-from trio_dagnats.wire.text import NS
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import DEAD_LETTERS, SLEEP_TIMERS, TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.wire.text import NS, compact
 
 WINDOW_NS = 100 * NS
 """For so long the server of a work queue surely knows an id (its window is 120 s)."""
 MSG_ID = "Nats-Msg-Id"
+TOKENS = "approval_tokens"
+AT_ONCE = 500
+"""Messages of a map that are on their way at once."""
+ASKED = frozenset(
+    {
+        Kind.WAITER,
+        Kind.WAITER_GONE,
+        Kind.APPROVAL_TOKEN,
+        Kind.APPROVAL_GONE,
+        Kind.APPROVAL_NOTICE,
+        Kind.SLOT_WANTED,
+        Kind.SLOT_FREED,
+    }
+)
+"""What is no message of a stream; doing it twice is as doing it once."""
+STREAMS = {
+    "history": WORKFLOW_HISTORY,
+    "sleep": SLEEP_TIMERS,
+    "dead": DEAD_LETTERS,
+    "task": TASK_QUEUES,
+}
 
 
 @final
 class Sender:
-    """Stores effects under their ids."""
+    """Stores effects under their ids, and does what is no message."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self.correlator = Correlator(broker)
+        self._slots = Slots(broker)
+        self._rates = Rates(broker)
 
-    async def send(self, state: RunState) -> None:
-        """Send all effects of the state's transition: announcements first, then tasks.
+    async def load(self) -> None:
+        """Read what an engine before us has left: waiters, and slots and who waits for them.
 
         Raises:
-            NotStored: not acknowledged in time; sending again is safe.
+            BrokerError: the server did not answer in time.
         """
-        await self._send(state, state.book.outbox)
+        await self.correlator.load()
+        await self._slots.load()
+
+    async def send(self, state: RunState) -> None:
+        """Send all effects of the state's transition, at once but for what has to be asked for.
+
+        Raises:
+            BrokerError: not acknowledged in time; sending again is safe.
+        """
+        messages: list[Outgoing] = []
+        for effect in state.book.outbox:
+            if effect.kind in ASKED:
+                await self._do(effect, state)
+            elif effect.kind is Kind.RATE_WANTED:
+                messages.append(await self._turn(effect, state))
+            else:
+                messages.extend(render(effect, state))
+        await self._store_all(messages)
 
     async def send_again(self, state: RunState) -> None:
         """Send what is not there yet: the engine was killed before it had acknowledged.
@@ -44,28 +83,55 @@ class Sender:
         Raises:
             BrokerError: the server did not answer in time.
         """
-        events = await self._ids(WORKFLOW_HISTORY, history_subject(state.run.run_id))
-        timers = await self._ids(SLEEP_TIMERS, f"sleep.{state.run.run_id}.>")
-        # A retry's task has the id of its timer, so each kind is looked for in its own stream.
-        sent = {Kind.TASK: set[str](), Kind.TIMER: timers}
-        missing = [e for e in state.book.outbox if e.msg_id not in sent.get(e.kind, events)]
+        for effect in state.book.outbox:
+            if effect.kind in ASKED:
+                await self._do(effect, state)
+            elif effect.kind is Kind.RATE_WANTED:
+                turn = timer(effect, state)
+                if (turn.subject, turn.msg_id) not in await self._sent([turn]):
+                    await self._store_all([await self._turn(effect, state)])
+        messages = [m for e in state.book.outbox for m in _rendered(e, state)]
+        sent = await self._sent(messages)
+        missing = [m for m in messages if (m.subject, m.msg_id) not in sent]
         if self._broker.time_ns() - state.book.at_ns > WINDOW_NS:
-            missing = [e for e in missing if not await self._is_known(e, state)]
-        await self._send(state, tuple(missing))
+            missing = [m for m in missing if not await self._is_taken(m, state)]
+        await self._store_all(missing)
 
-    async def _send(self, state: RunState, effects: tuple[Effect, ...]) -> None:
-        for _, wave in groupby(effects, lambda effect: effect.kind):
-            messages = [render(effect, state) for effect in wave]
-            if len(messages) == 1:
-                await self._store(messages[0])
-                continue
+    async def _do(self, effect: Effect, state: RunState) -> None:
+        key = f"{state.run.run_id}.{effect.step_id}"
+        match effect.kind:
+            case Kind.WAITER:
+                await self.correlator.add(effect, state)
+            case Kind.WAITER_GONE:
+                await self.correlator.remove(effect, state)
+            case Kind.SLOT_WANTED:
+                await self._slots.want(effect, state)
+            case Kind.SLOT_FREED:
+                await self._slots.free(effect.text)
+            case Kind.APPROVAL_TOKEN:
+                body = compact(approval(effect, state))
+                await self._broker.kv_put(TOKENS, key, body, deadline=soon())
+            case Kind.APPROVAL_GONE:
+                await self._broker.kv_delete(TOKENS, key, deadline=soon())
+            case _:
+                subject = state.book.definition.step(effect.step_id).approval.subject
+                await self._broker.publish(subject, compact(approval(effect, state)))
+
+    async def _turn(self, effect: Effect, state: RunState) -> Outgoing:
+        wait_ms = await self._rates.turn(effect, state)
+        return timer(effect.model_copy(update={"duration_ms": wait_ms}), state)
+
+    async def _store_all(self, messages: Sequence[Outgoing]) -> None:
+        if len(messages) == 1:
+            await self._store(messages[0])
+            return
+        for start in range(0, len(messages), AT_ONCE):
             try:
                 async with trio.open_nursery() as nursery:
-                    for message in messages:
+                    for message in messages[start : start + AT_ONCE]:
                         nursery.start_soon(self._store, message)
             except BaseExceptionGroup as group:
-                found = plain(group)
-                raise found from found.__cause__
+                raise plain(group) from None
 
     async def _store(self, message: Outgoing) -> None:
         await self._broker.store(
@@ -76,23 +142,34 @@ class Sender:
             deadline=soon(),
         )
 
-    async def _ids(self, stream: str, subject: str) -> set[str]:
-        found = await self._records(stream, subject)
-        return {record.headers.get(MSG_ID, "") for record in found}
+    async def _sent(self, messages: Iterable[Outgoing]) -> set[tuple[str, str]]:
+        """Return which of these are stored, by subject and id; tasks cannot be looked for."""
+        found: set[tuple[str, str]] = set()
+        for subject in {message.subject for message in messages}:
+            stream = STREAMS[subject.partition(".")[0]]
+            if stream != TASK_QUEUES:
+                records = await self._broker.records(stream, subject, deadline=soon())
+                found |= {(subject, record.headers.get(MSG_ID, "")) for record in records}
+        return found
 
-    async def _is_known(self, effect: Effect, state: RunState) -> bool:
+    async def _is_taken(self, message: Outgoing, state: RunState) -> bool:
         """Say whether a task is queued, or was taken by a worker already."""
-        if effect.kind is not Kind.TASK:
+        if not message.subject.startswith("task."):
             return False
-        subject = render(effect, state).subject
-        queued = await self._broker.last_record(TASK_QUEUES, subject, deadline=soon())
-        if queued is not None and queued.headers.get(MSG_ID) == effect.msg_id:
+        queued = await self._broker.last_record(TASK_QUEUES, message.subject, deadline=soon())
+        if queued is not None and queued.headers.get(MSG_ID) == message.msg_id:
             return True
-        mark = f".{effect.step_id}.".encode()
-        found = await self._records(
-            WORKFLOW_HISTORY, history_subject(state.run.run_id), state.book.applied
+        step_id = message.step_id
+        found = await self._broker.records(
+            WORKFLOW_HISTORY,
+            f"history.{state.run.run_id}",
+            after=state.book.applied,
+            deadline=soon(),
         )
-        return any(mark in record.headers.get(MSG_ID, "").encode() for record in found)
+        mark = f".{step_id}."
+        return any(mark in record.headers.get(MSG_ID, "") for record in found)
 
-    async def _records(self, stream: str, subject: str, after: int = 0) -> list[Record]:
-        return await self._broker.records(stream, subject, after=after, deadline=soon())
+
+def _rendered(effect: Effect, state: RunState) -> list[Outgoing]:
+    is_message = effect.kind not in ASKED and effect.kind is not Kind.RATE_WANTED
+    return list(render(effect, state)) if is_message else []

@@ -1,8 +1,13 @@
-"""Reading ``workflow.started``: which workflow, with which input (contract 6.2)."""
+"""Reading what begins a run: ``workflow.started`` and ``workflow.spawn`` (contract 6.2, 10.3)."""
 
 import json
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from trio_dagnats.errors import UsageError
+from trio_dagnats.local.engine.core import Start
+from trio_dagnats.local.engine.runs import Runs
+from trio_dagnats.local.engine.schema import mismatch
 from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
@@ -10,32 +15,75 @@ from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.names import BUCKET_DEFS
 from trio_dagnats.wire.workflow import WorkflowDef
 
+MOST_DEEP = 3
+"""A run, its children and their children; no more (contract 9.2)."""
 UNKNOWN = WorkflowDef.model_validate({"name": "unknown", "steps": [{"id": "none", "task": "none"}]})
 """Stands in the snapshot of a run whose workflow cannot be read."""
 
 
-async def read_start(broker: Broker, event: HistoryEvent) -> tuple[WorkflowDef, object, str]:
-    """Return the workflow, the input (None for none), and why it cannot start, empty if it can.
+class Spawn(BaseModel):
+    """The payload of ``workflow.spawn``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    child_run_id: str
+    child_workflow: str
+    parent_step_id: str
+    detach: bool = False
+    input: object = None
+
+
+async def read_start(broker: Broker, event: HistoryEvent) -> Start:
+    """Return the run to begin, or why it cannot.
 
     Raises:
         BrokerError: the server did not answer in time.
     """
     payload: object = json.loads(event.payload) if event.payload else None
     if not isinstance(payload, dict):
-        return UNKNOWN, None, "workflow.started without a workflow"
+        return Start(definition=UNKNOWN, problem="workflow.started without a workflow")
     found: object = payload.get("workflow_def", payload)
     given: object = payload.get("input") if "workflow_def" in payload else None
     if "workflow_id" in payload:  # a trigger's envelope, which is the input as a whole
-        found = await find_definition(broker, str(payload["workflow_id"]))
-        given = payload
-        if found is None:
-            return UNKNOWN, given, f"workflow {payload['workflow_id']!r} is not registered"
+        return await _registered(broker, str(payload["workflow_id"]), payload)
     try:
-        definition = found if isinstance(found, WorkflowDef) else _read(found)
+        definition = _read(found)
         check_supported(definition)
     except UsageError as error:
-        return UNKNOWN, given, str(error)
-    return definition, given, ""
+        return Start(definition=UNKNOWN, given=given, problem=str(error))
+    return _checked(definition, given)
+
+
+def spawned(event: HistoryEvent) -> str | None:
+    """Return the id of the run that a ``workflow.spawn`` begins, None if it names none."""
+    spawn = _spawn(event)
+    return spawn.child_run_id if spawn is not None else None
+
+
+async def read_spawn(broker: Broker, runs: Runs, event: HistoryEvent) -> Start | None:
+    """Return a child to begin, or why it cannot; None if its parent is over and waits no more.
+
+    Raises:
+        BrokerError: the server did not answer in time.
+    """
+    spawn, parent = _spawn(event), await runs.peek(event.run_id)
+    if spawn is None or parent is None:
+        return None
+    begun = await _registered(broker, spawn.child_workflow, spawn.input)
+    if spawn.detach:
+        return begun
+    if parent.run.status.is_terminal:
+        return None
+    if await _depth(runs, event.run_id) >= MOST_DEEP:
+        # The DagNats engine only logs this, and the parent waits for ever.
+        problem = f"sub-workflows may be {MOST_DEEP - 1} levels deep, not more"
+        begun = begun.model_copy(update={"problem": problem})
+    parents = {
+        "parent_run_id": event.run_id,
+        "parent_step_id": spawn.parent_step_id,
+        "root_run_id": parent.run.root_run_id or event.run_id,
+    }
+    return begun.model_copy(update=parents)
 
 
 async def find_definition(broker: Broker, name: str) -> WorkflowDef | None:
@@ -48,6 +96,41 @@ async def find_definition(broker: Broker, name: str) -> WorkflowDef | None:
     deadline = soon()
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=deadline)
     return None if entry is None else WorkflowDef.read(entry.value)
+
+
+async def _registered(broker: Broker, name: str, given: object) -> Start:
+    try:
+        definition = await find_definition(broker, name)
+        if definition is not None:
+            check_supported(definition)
+    except UsageError as error:
+        return Start(definition=UNKNOWN, given=given, problem=str(error))
+    if definition is None:
+        problem = f"workflow {name!r} is not registered"
+        return Start(definition=UNKNOWN, given=given, problem=problem)
+    return _checked(definition, given)
+
+
+def _checked(definition: WorkflowDef, given: object) -> Start:
+    problem = mismatch(definition.input_schema, given)
+    return Start(definition=definition, given=given, problem=problem)
+
+
+async def _depth(runs: Runs, run_id: str) -> int:
+    """Return how many runs there are from a run up to the top."""
+    for depth in range(MOST_DEEP):
+        found = await runs.peek(run_id) if run_id else None
+        if found is None:
+            return depth
+        run_id = found.run.parent_run_id
+    return MOST_DEEP
+
+
+def _spawn(event: HistoryEvent) -> Spawn | None:
+    try:
+        return Spawn.model_validate_json(event.payload)
+    except ValidationError:
+        return None
 
 
 def _read(found: object) -> WorkflowDef:

@@ -13,15 +13,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact
 from trio_dagnats.wire.workflow import WorkflowDef, told
 
 BOOK = "local_engine"
+MAP_MARK = ".map."
 ENDED = {
     RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
     RunStatus.FAILED: EventType.WORKFLOW_FAILED,
+    RunStatus.COMPENSATED: EventType.WORKFLOW_FAILED,
+    RunStatus.COMPENSATE_FAILED: EventType.WORKFLOW_FAILED,
 }
-"""How a run's end is told to the history; a cancellation is told by whoever asked for it."""
+"""How a run's end is told to the history; a cancellation is told by whoever asked for it.
+
+The DagNats engine tells nobody of a compensated run; whoever waits for it would have to poll."""
+
+
+def instance_id(step_id: str, index: int) -> str:
+    """Return the id of an instance of a map step."""
+    return f"{step_id}{MAP_MARK}{index}"
+
+
+def split_instance(step_id: str) -> tuple[str, int] | None:
+    """Read an instance's id; None if it is a step's own."""
+    name, mark, index = step_id.rpartition(MAP_MARK)
+    return (name, int(index)) if mark and index.isdigit() else None
 
 
 class Kind(StrEnum):
@@ -29,6 +46,7 @@ class Kind(StrEnum):
 
     STEP_QUEUED = "step_queued"
     TASK = "task"
+    MAP_TASKS = "map_tasks"
     TIMER = "timer"
     SLEEP_STARTED = "sleep_started"
     SLEEP_COMPLETED = "sleep_completed"
@@ -36,17 +54,41 @@ class Kind(StrEnum):
     RUN_TIMED_OUT = "run_timed_out"
     RUN_ENDED = "run_ended"
     DEAD_LETTER = "dead_letter"
+    SPAWN = "spawn"
+    PARENT_TOLD = "parent_told"
+    CHILD_CANCELLED = "child_cancelled"
+    WAIT_STARTED = "wait_started"
+    WAIT_TIMED_OUT = "wait_timed_out"
+    WAITER = "waiter"
+    WAITER_GONE = "waiter_gone"
+    APPROVAL_ASKED = "approval_asked"
+    APPROVAL_TOKEN = "approval_token"  # noqa: S105 - a kind, no secret
+    APPROVAL_NOTICE = "approval_notice"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_GONE = "approval_gone"
+    MATERIALIZED = "materialized"
+    SLOT_WANTED = "slot_wanted"
+    SLOT_FREED = "slot_freed"
+    RATE_WANTED = "rate_wanted"
 
 
 class Action(StrEnum):
-    """What a timer does when it fires. The first four are the DagNats engine's."""
+    """What a timer does when it fires. The names of the DagNats engine's, and some of our own.
+
+    A slot is a timer without a time: it fires when a run or a task of others has ended.
+    """
 
     SLEEP_COMPLETE = "sleep_complete"
     RETRY_BACKOFF = "retry_backoff"
     RETRY_AFTER = "retry_after"
     STEP_TIMEOUT = "step_timeout"
+    RATE_RETRY = "rate_retry"
+    WAIT_TIMEOUT = "wait_timeout"
+    APPROVAL_TIMEOUT = "approval_timeout"
     LOOP_DELAY = "loop_delay"
     RUN_TIMEOUT = "run_timeout"
+    RUN_SLOT = "run_slot"
+    TASK_SLOT = "task_slot"
 
 
 @final
@@ -61,6 +103,7 @@ class Effect(BaseModel):
         number: the attempt, for what carries one.
         nonce: for tasks.
         duration_ms: for timers.
+        text: what else the kind needs: a key, a child's id, an error.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,17 +115,28 @@ class Effect(BaseModel):
     number: int = 0
     nonce: str = ""
     duration_ms: int = 0
+    text: str = ""
 
 
 @final
 class Timer(BaseModel):
-    """A timer that is running: what it does, for which step and attempt."""
+    """A timer that is running: what it does, for which step and attempt.
+
+    Attributes:
+        action: what it does.
+        step_id: the step, or the instance of a map step; empty for the run.
+        number: the attempt.
+        task_id: the message id of the task that it lets go, for slots and rate limits.
+        due_ns: when it fires, 0 if nobody knows.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     action: Action
     step_id: str = ""
     number: int = 0
+    task_id: str = ""
+    due_ns: int = 0
 
 
 @final
@@ -90,25 +144,35 @@ class Book(BaseModel):
     """What the engine knows about a run beside its snapshot.
 
     Attributes:
-        definition: the workflow as it was when the run started. (The DagNats engine resolves it
-            anew at every event, so that changing a workflow breaks its runs: contract H28.)
+        definition: the workflow as it was when the run started, with the steps that planners have
+            added. (The DagNats engine resolves it anew at every event, so that changing a workflow
+            breaks its runs: contract H28.)
         applied: the history sequence up to which events are in the snapshot.
-        cause: what the last transition answered: a history sequence or a timer's id.
+        causes: what the last transition answered: history sequences and timers' ids.
         at_ns: when that was.
         outbox: what that transition has to send.
         timers: the running timers by message id.
         dispatched: the attempt number in each step's newest task message, 0 for a first one.
+        handling: for each failure or compensation handler that runs or has run, the step that it
+            was last started for.
+        undone: the steps whose compensation has begun, in that order; the last one's may be going.
+        trigger: the step whose failure made the run compensate, empty if none did.
+        slots: the ids under which the run holds slots or waits for them.
     """
 
     model_config = ConfigDict(frozen=True)
 
     definition: WorkflowDef
     applied: int = 0
-    cause: str = ""
+    causes: tuple[str, ...] = ()
     at_ns: int = 0
     outbox: tuple[Effect, ...] = ()
     timers: Mapping[str, Timer] = Field(default_factory=dict)
     dispatched: Mapping[str, int] = Field(default_factory=dict)
+    handling: Mapping[str, str] = Field(default_factory=dict)
+    undone: tuple[str, ...] = ()
+    trigger: str = ""
+    slots: tuple[str, ...] = ()
 
 
 @final
@@ -119,6 +183,12 @@ class RunState(BaseModel):
 
     run: WorkflowRun
     book: Book
+
+    def step_and_index(self, who: str) -> tuple[StepDef, int | None]:
+        """Return the step that an id means, and the index if it is an instance of a map."""
+        instance = split_instance(who)
+        name, index = instance or (who, None)
+        return self.book.definition.step(name), index
 
     def to_bytes(self) -> bytes:
         """Write both as one value of the bucket ``workflow_runs``."""

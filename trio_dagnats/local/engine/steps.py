@@ -5,25 +5,26 @@ step that is still going, and a failure only for the attempt that was dispatched
 """
 
 from pydantic import BaseModel, ConfigDict
-from pydantic_core import from_json
 
+from trio_dagnats.local.engine import maps, planner
+from trio_dagnats.local.engine.dispatch import dispatch
 from trio_dagnats.local.engine.draft import Draft
-from trio_dagnats.local.engine.inputs import split_instance
-from trio_dagnats.local.engine.ready import advance
-from trio_dagnats.local.engine.state import Action, Kind
+from trio_dagnats.local.engine.recovery import carry_on, fail
+from trio_dagnats.local.engine.state import Action, Timer, split_instance
 from trio_dagnats.wire.events import (
     MAX_RETRY_AFTER_MS,
     MIN_RETRY_AFTER_MS,
+    EventType,
     FailureType,
     HistoryEvent,
+    timeout_payload,
 )
-from trio_dagnats.wire.run import ZERO_TIME, MapInstance, StepState, StepStatus
-from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
+from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
 
 MS = 1_000_000
 MAX_TIMEOUT_NS = 86_400 * 1_000_000_000
-GOING = frozenset({StepStatus.QUEUED, StepStatus.RUNNING})
 
 
 class _Failure(BaseModel):
@@ -36,7 +37,7 @@ class _Failure(BaseModel):
 
 def started(draft: Draft, event: HistoryEvent) -> None:
     """Take ``step.started``: the step runs, and its timeout begins."""
-    if not _is_going(draft, event.step_id):
+    if not draft.is_going(event.step_id):
         return
     step = draft.definition.step(event.step_id)
     attempts = max(draft.steps[step.id].attempts, event.attempt_number or 1)
@@ -54,10 +55,16 @@ def completed(draft: Draft, event: HistoryEvent) -> None:
     """Take ``step.completed``: keep the output and go on."""
     instance = split_instance(event.step_id)
     if instance is not None:
-        _instance_completed(draft, *instance, event.payload)
-    elif _is_going(draft, event.step_id):
+        maps.completed(draft, *instance, event.payload)
+    elif draft.is_going(event.step_id):
         draft.complete(event.step_id, event.payload)
-        advance(draft)
+        problem = ""
+        if draft.definition.step(event.step_id).type is StepType.PLANNER:
+            problem = planner.materialize(draft, event.step_id, event.payload)
+        if problem:
+            draft.fail_step(event.step_id, problem)
+        else:
+            carry_on(draft, event.step_id)
 
 
 def failed(draft: Draft, event: HistoryEvent) -> None:
@@ -65,20 +72,35 @@ def failed(draft: Draft, event: HistoryEvent) -> None:
     failure = read_failure(event.payload)
     instance = split_instance(event.step_id)
     if instance is not None:
-        _instance_failed(draft, *instance, failure)
+        maps.failed(draft, *instance, failure.error)
         return
-    if not _is_going(draft, event.step_id) or _is_stale(draft, event):
+    if not draft.is_going(event.step_id) or _is_stale(draft, event):
         return
     step = draft.definition.step(event.step_id)
     draft.drop_timers(step.id)
     state = draft.change(step.id, status=StepStatus.RUNNING, error=failure.error)
     if not _retry(draft, step, failure, max(state.attempts, 1)):
-        _fail(draft, step.id, failure.error)
+        fail(draft, step.id, failure.error)
+
+
+def timed_out(draft: Draft, timer: Timer) -> None:
+    """Take a step's timeout; what the history is told of it is stale when it comes back."""
+    limit = draft.definition.step(timer.step_id).timeout
+    failed(
+        draft,
+        HistoryEvent(
+            type=EventType.STEP_FAILED,
+            run_id=draft.run.run_id,
+            step_id=timer.step_id,
+            payload=compact(timeout_payload(limit)),
+            attempt_number=timer.number,
+        ),
+    )
 
 
 def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
     """Take ``step.continue``: the next iteration, within the loop's bounds."""
-    if not _is_going(draft, event.step_id) or _is_old_continue(draft, event, msg_id):
+    if not draft.is_going(event.step_id) or _is_old_continue(draft, event, msg_id):
         return
     step = draft.definition.step(event.step_id)
     state = draft.steps[step.id]
@@ -94,14 +116,7 @@ def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
         timer = draft.id(step.id, Action.LOOP_DELAY.value, state.iterations)
         draft.start_timer(timer, Action.LOOP_DELAY, step.loop.loop_delay, step.id)
     else:
-        draft.dispatch(step, draft.id(step.id, "continue", state.iterations))
-
-
-def slept(draft: Draft, event: HistoryEvent) -> None:
-    """Take ``step.sleep.completed``: the sleep is over."""
-    if _is_going(draft, event.step_id):
-        draft.complete(event.step_id, b"")
-        advance(draft)
+        dispatch(draft, step, draft.id(step.id, "continue", state.iterations))
 
 
 def read_failure(payload: bytes) -> _Failure:
@@ -114,25 +129,22 @@ def read_failure(payload: bytes) -> _Failure:
     return found if found.error else _Failure(error=payload.decode(errors="replace"))
 
 
-def _is_going(draft: Draft, step_id: str) -> bool:
-    state = draft.steps.get(step_id)
-    return state is not None and state.status in GOING
-
-
 def _is_stale(draft: Draft, event: HistoryEvent) -> bool:
     """Say whether a failure is not of the attempt that is going on now."""
-    if draft.waits_for_retry(event.step_id):
+    if draft.waits_for(event.step_id, Action.RETRY_BACKOFF, Action.RETRY_AFTER):
         return True
     number = event.attempt_number or 0
     if number and not event.worker_id:  # our own: a timeout, which says the attempt as we count it
-        return number < draft.steps[event.step_id].attempts
+        newest = max(draft.steps[event.step_id].attempts, draft.dispatched.get(event.step_id, 0))
+        return number < newest
     return number < draft.dispatched.get(event.step_id, 0)
 
 
 def _retry(draft: Draft, step: StepDef, failure: _Failure, attempt: int) -> bool:
     policy = draft.definition.retry_of(step)
     final = failure.failure_type is FailureType.NON_RETRIABLE
-    if final or policy is None or attempt > policy.max_attempts:
+    undoing = draft.trigger and step.id not in draft.handling
+    if final or undoing or policy is None or attempt > policy.max_attempts:
         return False
     if failure.failure_type is FailureType.RETRY_AFTER:
         action = Action.RETRY_AFTER
@@ -143,13 +155,6 @@ def _retry(draft: Draft, step: StepDef, failure: _Failure, attempt: int) -> bool
     timer = draft.id(step.id, action.value, attempt)
     draft.start_timer(timer, action, delay_ns, step.id, attempt)
     return True
-
-
-def _fail(draft: Draft, step_id: str, error: str) -> None:
-    draft.fail_step(step_id, error)
-    attempts = draft.steps[step_id].attempts
-    letter = f"dlq:{draft.run.run_id}:{step_id}:{attempts}"
-    draft.emit(Kind.DEAD_LETTER, letter, step_id=step_id, number=attempts)
 
 
 def _is_old_continue(draft: Draft, event: HistoryEvent, msg_id: str) -> bool:
@@ -168,41 +173,3 @@ def _loop_problem(draft: Draft, step: StepDef, state: StepState) -> str:
     if most and draft.now_ns - parse_rfc3339(state.loop_started_at) > most:
         return f"agent loop exceeded max duration ({most / 1e9:g}s)"
     return ""
-
-
-def _instance(draft: Draft, step_id: str, index: int) -> MapInstance | None:
-    """Return an instance that is still going."""
-    if not _is_going(draft, step_id):
-        return None
-    instances = draft.steps[step_id].map_instances
-    going = index < len(instances) and instances[index].status is StepStatus.QUEUED
-    return instances[index] if going else None
-
-
-def _change_instance(draft: Draft, step_id: str, index: int, **changes: object) -> StepState:
-    instances = list(draft.steps[step_id].map_instances)
-    instances[index] = instances[index].model_copy(update=changes)
-    return draft.change(step_id, map_instances=tuple(instances))
-
-
-def _instance_completed(draft: Draft, step_id: str, index: int, payload: bytes) -> None:
-    if _instance(draft, step_id, index) is None:
-        return
-    state = _change_instance(
-        draft, step_id, index, status=StepStatus.COMPLETED, output=_value(payload)
-    )
-    if all(i.status is StepStatus.COMPLETED for i in state.map_instances):
-        draft.complete(step_id, compact([i.output for i in state.map_instances]))
-        advance(draft)
-
-
-def _instance_failed(draft: Draft, step_id: str, index: int, failure: _Failure) -> None:
-    """Fail the map: an instance is never retried (contract 10.3)."""
-    if _instance(draft, step_id, index) is None:
-        return
-    _change_instance(draft, step_id, index, status=StepStatus.FAILED, error=failure.error)
-    _fail(draft, step_id, f"map instance {index} failed: {failure.error}")
-
-
-def _value(payload: bytes) -> object:
-    return from_json(payload) if payload else None

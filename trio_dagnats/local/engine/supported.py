@@ -1,36 +1,12 @@
 """What the local engine does not do, in one table; it is refused when it is registered."""
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.local.engine.schema import unknown_types
 from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.workflow import WorkflowDef
 
-UNSUPPORTED_TYPES = frozenset(
-    {
-        StepType.PLANNER,
-        StepType.SUB_WORKFLOW,
-        StepType.WAIT_FOR_EVENT,
-        StepType.APPROVAL,
-        StepType.RESPOND,
-    }
-)
-UNSUPPORTED_STEP_KEYS = (
-    "on_failure",
-    "compensate",
-    "rate_limit",
-    "keyed_rate_limit",
-    "max_task_concurrency",
-    "singleton",
-)
-UNSUPPORTED_KEYS = (
-    "concurrency",
-    "input_schema",
-    "idempotency_key",
-    "sticky",
-    "priority",
-    "cancel_on",
-    "singleton",
-)
-UNSUPPORTED_SLEEPS = ("cron", "until_input_path")
+UNSUPPORTED_TYPES = frozenset({StepType.RESPOND})
+UNSUPPORTED_KEYS = ("sticky", "priority", "cancel_on", "singleton")
 CONTROL_PLANE = "control-plane"
 
 
@@ -41,6 +17,7 @@ def check_supported(definition: WorkflowDef) -> None:
         UsageError: the text names each such feature and where it stands.
     """
     found = [f"{key} of the workflow" for key in UNSUPPORTED_KEYS if getattr(definition, key)]
+    found += [f"{what} (input_schema)" for what in unknown_types(definition.input_schema)]
     for step in definition.steps:
         found += [f"{what} of step {step.id!r}" for what in _of_step(step)]
     if found:
@@ -51,11 +28,11 @@ def check_supported(definition: WorkflowDef) -> None:
 
 
 def _of_step(step: StepDef) -> list[str]:
-    found = [key for key in UNSUPPORTED_STEP_KEYS if getattr(step, key)]
+    found = ["singleton"] if step.singleton else []
     if step.type in UNSUPPORTED_TYPES:
         found.append(f"the type {step.type.value!r}")
-    if step.type is StepType.SLEEP:
-        found += [f"a sleep by {key}" for key in UNSUPPORTED_SLEEPS if getattr(step.sleep, key)]
+    if step.type is StepType.SLEEP and step.sleep.cron:
+        found.append("a sleep by cron")
     if CONTROL_PLANE in step.required_capabilities:
         found.append(f"the capability {CONTROL_PLANE!r}")
     return found

@@ -1,0 +1,151 @@
+"""Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
+
+import json
+import logging
+from typing import final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trio_dagnats.local.engine.paths import matches, wanted
+from trio_dagnats.local.engine.state import Effect, RunState
+from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.events import EventType
+from trio_dagnats.wire.names import EVENTS, history_subject
+from trio_dagnats.wire.text import compact, rfc3339
+
+log = logging.getLogger("trio_dagnats.local")
+
+BUCKET = "event_waiters"
+PREFIX = "event."
+
+
+@final
+class Resolved(BaseModel):
+    """A match whose right side is a value."""
+
+    model_config = ConfigDict(frozen=True)
+
+    left: str
+    op: str = "eq"
+    right: object = None
+
+
+@final
+class Waiter(BaseModel):
+    """A step that waits for an event."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    run_id: str
+    step_id: str
+    event_type: str
+    match: Resolved
+    action: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key that it is stored under."""
+        return f"{self.event_type}.{self.run_id}.{self.step_id}"
+
+
+@final
+class Correlator:
+    """Matches events with waiters, whichever of them comes to us first.
+
+    A step gets the events that were stored after its wait began. The DagNats engine loses one that
+    comes before the waiter is known to it; here the stream is read once when a wait begins.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiters: dict[str, dict[str, tuple[Waiter, int]]] = {}
+
+    async def load(self) -> None:
+        """Read who waits.
+
+        Raises:
+            BrokerError: the server did not answer in time.
+        """
+        for entry in await self._broker.kv_entries(BUCKET, deadline=soon()):
+            try:
+                self._keep(Waiter.model_validate_json(entry.value), entry.time_ns)
+            except ValidationError:
+                log.warning("%s in %s is no waiter; it is left out", entry.key, BUCKET)
+
+    async def add(self, effect: Effect, state: RunState) -> None:
+        """Let a step wait, also for what has come since its wait began.
+
+        Raises:
+            BrokerError: not stored in time; adding again is safe.
+        """
+        waiter, since_ns = _waiter(effect, state), state.book.at_ns
+        body = compact(waiter)
+        await self._broker.kv_put(BUCKET, waiter.key, body, deadline=soon())
+        self._keep(waiter, since_ns)
+        subject = f"{PREFIX}{waiter.event_type}"
+        for record in await self._broker.records(
+            EVENTS, subject, since_ns=since_ns, deadline=soon()
+        ):
+            await self._match(waiter, record.body)
+
+    async def remove(self, effect: Effect, state: RunState) -> None:
+        """Let a step wait no longer.
+
+        Raises:
+            BrokerError: not stored in time; removing again is safe.
+        """
+        event = state.book.definition.step(effect.step_id).wait.event
+        key = f"{event}.{state.run.run_id}.{effect.step_id}"
+        await self._broker.kv_delete(BUCKET, key, deadline=soon())
+        waiting = self._waiters.get(event, {})
+        waiting.pop(key, None)
+        if not waiting:
+            self._waiters.pop(event, None)
+
+    async def take(self, subject: str, body: bytes, time_ns: int) -> None:
+        """Tell the runs that wait for an event.
+
+        Raises:
+            BrokerError: not stored in time; telling again is safe.
+        """
+        waiting = self._waiters.get(subject.removeprefix(PREFIX), {})
+        for waiter, since_ns in list(waiting.values()):
+            if time_ns >= since_ns:
+                await self._match(waiter, body)
+
+    def _keep(self, waiter: Waiter, since_ns: int) -> None:
+        self._waiters.setdefault(waiter.event_type, {})[waiter.key] = (waiter, since_ns)
+
+    async def _match(self, waiter: Waiter, body: bytes) -> None:
+        try:
+            event: object = json.loads(body)
+        except ValueError:  # the DagNats engine's process ends over an empty one (contract H8)
+            return
+        if not matches(waiter.match.left, waiter.match.right, event):
+            return
+        kind = EventType.WAIT_MATCHED.value
+        matched = {
+            "type": kind,
+            "run_id": waiter.run_id,
+            "step_id": waiter.step_id,
+            "timestamp": rfc3339(self._broker.time_ns()),
+            "payload": event,
+        }
+        await self._broker.store(
+            history_subject(waiter.run_id),
+            compact(matched),
+            msg_id=f"{waiter.run_id}.{waiter.step_id}.{kind}",
+            deadline=soon(),
+        )
+
+
+def _waiter(effect: Effect, state: RunState) -> Waiter:
+    config = state.book.definition.step(effect.step_id).wait
+    _, right = wanted(config.match, state)
+    return Waiter(
+        run_id=state.run.run_id,
+        step_id=effect.step_id,
+        event_type=config.event,
+        match=Resolved(left=config.match.left, right=right),
+    )

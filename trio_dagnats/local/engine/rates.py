@@ -1,0 +1,74 @@
+"""Rate limits: whose turn it is when, kept in the bucket ``rate_limits``."""
+
+import hashlib
+import logging
+import re
+from typing import final
+
+from trio_dagnats.errors import WireError
+from trio_dagnats.local.engine.ratelimit import Bucket
+from trio_dagnats.local.engine.state import Effect, RunState
+from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.text import compact
+
+log = logging.getLogger("trio_dagnats.local")
+
+BUCKET = "rate_limits"
+GLOBAL = "_global"
+MOST_KNOWN = 10_000
+"""Keys that are kept in memory; the others are read again when they are needed."""
+MS = 1_000_000
+_LEGAL = re.compile(r"[-_a-zA-Z0-9]{1,100}")
+
+
+@final
+class Rates:
+    """Gives turns out: each task is told when to go, in the order of asking."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._known: dict[str, Bucket] = {}
+
+    async def turn(self, effect: Effect, state: RunState) -> int:
+        """Return the milliseconds until the effect's task may go, and note that it will.
+
+        Raises:
+            BrokerError: not stored in time; asking again costs a turn.
+        """
+        step, _ = state.step_and_index(effect.step_id)
+        limit = step.keyed_rate_limit or step.rate_limit
+        assert limit is not None  # only limited steps ask
+        units = step.keyed_rate_limit.units if step.keyed_rate_limit else 1
+        key = bucket_key(step.task, effect.text if step.keyed_rate_limit else GLOBAL)
+        now_ns = self._broker.time_ns()
+        if key not in self._known:
+            read = await self._read(key)
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known.setdefault(key, read or Bucket.full(limit.limit, limit.period, now_ns))
+        bucket, wait_ns = self._known[key].take(units, limit.limit, limit.period, now_ns)
+        self._known[key] = bucket
+        await self._broker.kv_put(BUCKET, key, compact(bucket), deadline=soon())
+        return -(-wait_ns // MS)
+
+    async def _read(self, key: str) -> Bucket | None:
+        entry = await self._broker.kv_get(BUCKET, key, deadline=soon())
+        if entry is None:
+            return None
+        try:
+            return Bucket.read(entry.value)
+        except WireError as error:
+            log.warning("%s: %s; it begins anew", key, error)
+            return None
+
+
+def bucket_key(task: str, key: str) -> str:
+    """Return a bucket's key; what is not legal there stands as its hash."""
+    return f"{_legal(task)}.{_legal(key)}"
+
+
+def _legal(part: str) -> str:
+    if _LEGAL.fullmatch(part):
+        return part
+    return f"={hashlib.sha256(part.encode()).hexdigest()[:32]}"

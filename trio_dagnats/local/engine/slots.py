@@ -1,0 +1,169 @@
+"""Slots: how many runs of a workflow, or tasks of a type, go on at once (``max_*``).
+
+Who holds a slot, and who waits for one in which order, stands in a bucket under a key each, so
+that nothing has to be counted in the stored runs. A slot is granted by a timer's message that is
+due at once: it reaches the run the way all timers do, whatever dies in between.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import trio
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trio_dagnats.local.engine.state import Action, Effect, RunState
+from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.text import compact
+
+BUCKETS = {Action.RUN_SLOT: "concurrency_runs", Action.TASK_SLOT: "concurrency_tasks"}
+
+
+@final
+class Claim(BaseModel):
+    """A slot that is held or waited for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pool: str
+    limit: int
+    action: Literal[Action.RUN_SLOT, Action.TASK_SLOT]
+    run_id: str
+    step_id: str = ""
+    held: bool = False
+
+    def grant(self) -> bytes:
+        """Write the timer's message that tells the run."""
+        return compact(
+            {
+                "action": self.action.value,
+                "run_id": self.run_id,
+                "step_id": self.step_id or self.action.value,
+                "duration_ms": 0,
+            }
+        )
+
+
+@dataclass(slots=True)
+class _Pool:
+    held: dict[str, Claim] = field(default_factory=dict)
+    waiting: dict[str, Claim] = field(default_factory=dict)
+
+    def next(self) -> str | None:
+        """Return whose turn it is, if there is room."""
+        slot = next(iter(self.waiting), None)
+        room = slot is not None and len(self.held) < self.waiting[slot].limit
+        return slot if room else None
+
+
+@final
+class Slots:
+    """Gives slots out. One engine serves a server, so what it knows is what is true."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._pools: defaultdict[tuple[Action, str], _Pool] = defaultdict(_Pool)
+        self._where: dict[str, tuple[Action, str]] = {}
+        self._untold: dict[str, Claim] = {}
+        self._order = trio.Lock()
+        """Puts and deletes of one key must reach the server in their order."""
+
+    async def load(self) -> None:
+        """Read who holds and who waits, and tell the holders again: we may have been killed.
+
+        Raises:
+            BrokerError: the server did not answer in time.
+        """
+        for bucket in BUCKETS.values():
+            entries = await self._broker.kv_entries(bucket, deadline=soon())
+            for entry in sorted(entries, key=lambda entry: entry.revision):
+                try:
+                    claim = Claim.model_validate_json(entry.value)
+                except ValidationError:
+                    continue  # a counter of the DagNats engine
+                self._keep(entry.key, claim)
+        await self._grant()
+
+    async def want(self, effect: Effect, state: RunState) -> None:
+        """Ask for a slot; one that is asked for already keeps its place.
+
+        Raises:
+            BrokerError: not stored in time; asking again is safe.
+        """
+        slot = effect.msg_id
+        async with self._order:
+            if slot not in self._where:
+                claim = _claim(effect, state)
+                await self._put(slot, claim)
+                self._keep(slot, claim)
+            await self._grant()
+
+    async def free(self, slot: str) -> None:
+        """Free a slot, or give its place up, and let the next one go.
+
+        Raises:
+            BrokerError: not stored in time; freeing again is safe.
+        """
+        async with self._order:
+            if slot in self._where:
+                where = self._where[slot]
+                await self._broker.kv_delete(BUCKETS[where[0]], slot, deadline=soon())
+                self._forget(slot, where)
+            await self._grant()
+
+    def _keep(self, slot: str, claim: Claim) -> None:
+        where = (claim.action, claim.pool)
+        self._where[slot] = where
+        pool = self._pools[where]
+        if claim.held:
+            pool.held[slot] = self._untold[slot] = claim
+        else:
+            pool.waiting[slot] = claim
+        self._fill(pool)
+
+    def _forget(self, slot: str, where: tuple[Action, str]) -> None:
+        self._where.pop(slot, None)
+        self._untold.pop(slot, None)
+        pool = self._pools[where]
+        pool.held.pop(slot, None)
+        pool.waiting.pop(slot, None)
+        self._fill(pool)
+        if not pool.held:
+            del self._pools[where]
+
+    def _fill(self, pool: _Pool) -> None:
+        while (slot := pool.next()) is not None:
+            claim = pool.waiting.pop(slot).model_copy(update={"held": True})
+            pool.held[slot] = self._untold[slot] = claim
+
+    async def _grant(self) -> None:
+        """Tell those who have got a slot, also those that an earlier try could not tell."""
+        for slot, claim in list(self._untold.items()):
+            await self._put(slot, claim)
+            await self._tell(slot, claim)
+            del self._untold[slot]
+
+    async def _put(self, slot: str, claim: Claim) -> None:
+        body = compact(claim)
+        await self._broker.kv_put(BUCKETS[claim.action], slot, body, deadline=soon())
+
+    async def _tell(self, slot: str, claim: Claim) -> None:
+        subject = f"sleep.{claim.run_id}.{claim.step_id or claim.action.value}"
+        await self._broker.store(subject, claim.grant(), msg_id=slot, deadline=soon())
+
+
+def _claim(effect: Effect, state: RunState) -> Claim:
+    definition, run_id = state.book.definition, state.run.run_id
+    if effect.action is Action.RUN_SLOT:
+        assert definition.concurrency is not None
+        limit, pool = definition.concurrency.max_runs, definition.name
+        return Claim(pool=pool, limit=limit, action=Action.RUN_SLOT, run_id=run_id)
+    step, _ = state.step_and_index(effect.step_id)
+    return Claim(
+        pool=step.task,
+        limit=step.max_task_concurrency,
+        action=Action.TASK_SLOT,
+        run_id=run_id,
+        step_id=effect.step_id,
+    )

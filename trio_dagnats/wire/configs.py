@@ -1,0 +1,129 @@
+"""What each type of step needs beside its task (contract 10.3); durations in nanoseconds."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_SLEEP_NS = 365 * 86_400 * 1_000_000_000
+MAX_APPROVAL_NS = 168 * 3600 * 1_000_000_000
+STEP_ID = r"^[A-Za-z0-9_-]+$"
+"""Ids are parts of keys, subjects and message ids (contract 10.2)."""
+KEY = r"^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$"
+"""A name that is a key of a bucket, or part of one."""
+
+Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+
+
+class Config(BaseModel):
+    """The base of all configs: keys of later engines are let through."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+@final
+class LoopConfig(Config):
+    """Bounds of an agent loop."""
+
+    max_iterations: int = Field(gt=0)
+    max_duration: Count = 0
+    loop_delay: Count = 0
+
+
+@final
+class MapConfig(Config):
+    """Bounds of a map."""
+
+    max_items: int = Field(ge=1, le=10_000)
+
+
+@final
+class SleepConfig(Config):
+    """How long a sleep lasts: exactly one of the three."""
+
+    duration: int | None = Field(default=None, gt=0, le=MAX_SLEEP_NS, strict=True)
+    cron: str | None = None
+    until_input_path: str | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [self.duration, self.cron, self.until_input_path]
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of duration, cron and until_input_path")
+        return self
+
+
+@final
+class ChildConfig(Config):
+    """Which workflow a ``sub_workflow`` step runs, and whether it waits for its end."""
+
+    workflow: str = Field(pattern=KEY)
+    detach: bool = False
+
+
+@final
+class Match(Config):
+    """Which events are waited for: a path in the event equals a value of the run.
+
+    Attributes:
+        left: a dot path in the event.
+        op: ``eq``, the engine's only one.
+        right: ``input.<path>`` or ``step.<id>.output.<path>``.
+    """
+
+    left: str = Field(min_length=1)
+    op: Literal["eq"]
+    right: str = Field(pattern=r"^(input\..+|step\.[^.]+\.output\..+)$")
+
+
+@final
+class WaitConfig(Config):
+    """What a ``wait_for_event`` step waits for, and for how long."""
+
+    event: str = Field(pattern=KEY)
+    match: Match
+    timeout: Positive
+
+
+@final
+class ApprovalConfig(Config):
+    """Whom an ``approval`` step asks, and for how long it waits."""
+
+    subject: str = Field(pattern=r"^[^\s*>.]+(\.[^\s*>.]+)*$")
+    timeout: Positive = Field(le=MAX_APPROVAL_NS)
+    description: str = ""
+    metadata: Mapping[str, str] = Field(default_factory=dict)
+
+
+@final
+class PlannerConfig(Config):
+    """Bounds of the steps that a ``planner`` step may add to its run; 0 and empty for none."""
+
+    max_steps: int = Field(ge=1, le=100)
+    max_depth: int = Field(default=0, ge=0, le=10)
+    allowed_tasks: tuple[str, ...] = ()
+
+
+@final
+class RateLimit(Config):
+    """At most ``limit`` tasks of a type in any ``period``."""
+
+    limit: Positive
+    period: Positive
+
+
+@final
+class KeyedRateLimit(Config):
+    """The same for each value that stands at the dot path ``key`` in the step's input."""
+
+    key: str = Field(min_length=1)
+    limit: Positive
+    period: Positive
+    units: Positive
+
+    @model_validator(mode="after")
+    def _can_ever_go(self) -> Self:
+        if self.units > self.limit:
+            raise ValueError(f"units {self.units} are more than the limit {self.limit}")
+        return self
