@@ -5,22 +5,28 @@ May import ``wire``, ``transport`` and ``errors``. Called by the user, the comma
 
 from trio_dagnats.client.builder import Retry, StepOptions, Workflow
 from trio_dagnats.client.client import Client
-from trio_dagnats.client.run import Run
+from trio_dagnats.client.run import Chunk, Run
+from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import SkipIf
 from trio_dagnats.wire.workflow import WorkflowDef
 
 __all__ = [
+    "AttemptEnd",
+    "AttemptTimeline",
+    "Chunk",
     "Client",
     "HistoryEvent",
     "Retry",
     "Run",
     "RunStatus",
+    "RunTimeline",
     "SkipIf",
     "StepOptions",
     "StepState",
     "StepStatus",
+    "StepTimeline",
     "Workflow",
     "WorkflowDef",
     "WorkflowRun",

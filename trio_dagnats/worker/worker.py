@@ -182,6 +182,16 @@ class Worker:
             raise plain(group) from None
         interrupts.leave()
 
+    def move_to(self, nats: NatsSource) -> None:
+        """Serve another server than the one it was made with, from its next start on.
+
+        Raises:
+            UsageError: it is running.
+        """
+        if self._running:
+            raise UsageError("this worker is running; move it before it is started")
+        self._nats = nats
+
     def stop(self) -> None:
         """Begin a drain; idempotent, never waits, and may be called from a handler."""
         if self._service is None:
