@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "worker": {"errors", "wire", "attempt", "transport"},
     "client": {"errors", "wire", "transport"},
     "local": {"errors", "wire", "transport"},
+    "cli": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "testing": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "": {"errors", "wire", "transport", "worker", "client"},
 }
