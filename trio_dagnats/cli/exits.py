@@ -36,11 +36,11 @@ MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done; with --wait and for tail: the run completed",
     Exit.RUN_FAILED: "the run ended otherwise than completed",
     Exit.USAGE: "bad arguments, JSON, module, directory or port",
-    Exit.NO_ENGINE: "no server, no engine on it, or it did not answer in time",
+    Exit.NO_ENGINE: "no server, no engine on it, or it refused or did not answer",
     Exit.NOT_FOUND: "no such run or workflow, or the run has ended already",
     Exit.TOO_SLOW: "--timeout is over; the run goes on",
     Exit.BUG: "a bug, or handlers that did not end (hard_exit)",
-    Exit.INTERRUPTED: "Ctrl-C (128 + the signal: 143 for SIGTERM)",
+    Exit.INTERRUPTED: "Ctrl-C (143: SIGTERM); run and dev: the second one, 0 after one",
 }
 
 

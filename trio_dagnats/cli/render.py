@@ -72,10 +72,22 @@ def workers_table(workers: Sequence[WorkerRegistration]) -> Table:
     return made
 
 
-def run_tree(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Tree:
-    """Draw a run with its steps and their attempts."""
+def run_tree(
+    found: RunTimeline, now_ns: int, *, whole_ids: bool = True, most: int = ATTEMPTS_SHOWN
+) -> Tree:
+    """Draw a run with its steps and their attempts, at most so many of each step."""
+    tree = Tree(run_line(found, now_ns, whole_ids=whole_ids), guide_style="")
+    for step in found.steps:
+        branch = tree.add(_step_line(step, now_ns))
+        for line in _attempt_lines(step, now_ns, most):
+            branch.add(line)
+    return tree
+
+
+def run_line(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Text:
+    """Write a run as one line."""
     run = found.run
-    head = Text.assemble(
+    return Text.assemble(
         (run.workflow_id, "bold"),
         "  ",
         run.run_id if whole_ids else texts.short(run.run_id),
@@ -83,12 +95,6 @@ def run_tree(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Tree
         status(run.status.value),
         f"  {texts.between(found.started_ns, found.ended_ns, now_ns)}",
     )
-    tree = Tree(head, guide_style="")
-    for step in found.steps:
-        branch = tree.add(_step_line(step, now_ns))
-        for line in _attempt_lines(step, now_ns):
-            branch.add(line)
-    return tree
 
 
 def _step_line(step: StepTimeline, now_ns: int) -> Text:
@@ -126,11 +132,11 @@ def _shown_attempts(step: StepTimeline) -> list[AttemptTimeline]:
     return list(step.attempts)
 
 
-def _attempt_lines(step: StepTimeline, now_ns: int) -> list[Text]:
+def _attempt_lines(step: StepTimeline, now_ns: int, most: int) -> list[Text]:
     shown = _shown_attempts(step)
     names = _names(step, shown)
     lines = [_attempt_line(n, a, now_ns) for n, a in zip(names, shown, strict=True)]
-    hidden = len(lines) - ATTEMPTS_SHOWN
+    hidden = len(lines) - most
     return [Text(f"{hidden} earlier"), *lines[hidden:]] if hidden > 0 else lines
 
 

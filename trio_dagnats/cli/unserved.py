@@ -31,18 +31,23 @@ class Lookout:
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
-        self._screen = screen
+        self._teller = screen
         self._warned: set[str] = set()
+        self._waiting: set[str] = set()
 
     async def check(self, definition: WorkflowDef) -> None:
         """Wait two seconds, then name the workflow's tasks that nobody serves."""
+        if definition.name in self._waiting:
+            return
+        self._waiting.add(definition.name)
         await trio.sleep(AFTER)
+        self._waiting.discard(definition.name)
         missing = unserved(definition, await self._client.workers())
         self._warned -= {step.task for step in definition.steps} - missing.keys()
         for task, steps in missing.items():
             if task not in self._warned:
                 self._warned.add(task)
-                self._screen.warn(
+                self._teller.warn(
                     f"nobody serves the task {task!r} (step {', '.join(map(repr, steps))} of "
                     f"workflow {definition.name!r}): its runs wait until a worker does"
                 )

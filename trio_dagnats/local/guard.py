@@ -21,7 +21,10 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     wake, woken = os.pipe()
     signal.signal(signal.SIGCHLD, lambda *_: os.write(woken, b"."))
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own parent's
+    # What the parent left open for us (``pass_fds``) is meant for the child.
+    child = subprocess.Popen(  # noqa: S603 - our own parent's command
+        command, stdin=subprocess.DEVNULL, close_fds=False
+    )
     while child.poll() is None:
         ready, _, _ = select.select([0, wake], [], [])
         if 0 in ready and not os.read(0, 1):
