@@ -41,6 +41,11 @@ class Screen:
         """Whether a person looks at the data."""
         return self.out.is_terminal
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a view may be drawn again and again."""
+        return self.is_terminal and not self.as_json
+
     def show(self, renderable: RenderableType) -> None:
         """Write for people."""
         self.out.print(renderable, highlight=False, markup=False, soft_wrap=not self.is_terminal)

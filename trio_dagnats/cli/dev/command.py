@@ -166,7 +166,8 @@ async def _develop(plan: Plan, url: str, signals: Signals) -> None:
             if definition is not None:
                 processes.start_soon(lookout.check, definition)
 
-        screen.say(f"{plan.target.text} on {url}; Ctrl-C ends it")
+        if not screen.is_live:  # else it is the head of the live view
+            screen.say(_title(plan, url))
         reloader = Reloader(make, register, screen, processes, plan.grace)
         await reloader.replace()
         async with trio.open_nursery() as work:

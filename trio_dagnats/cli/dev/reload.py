@@ -21,6 +21,8 @@ RETIRE_PATIENCE = 60.0
 """Seconds beyond the grace that handlers in threads may take to end in an old version."""
 CLOSE_PATIENCE = 5.0
 """The same at the end of everything."""
+LOOK_UP_MS = 200
+"""The watching thread sees a cancellation only when it looks up."""
 SLOW_IMPORT = 10.0
 
 Register = Callable[[list[WorkflowDef]], Awaitable[None]]
@@ -96,7 +98,9 @@ class Reloader:
         """Replace the version whenever a Python file under a directory changes."""
         latest = trio.CancelScope()
         async with trio.open_nursery() as nursery:
-            async for changes in awatch(root, watch_filter=PythonFilter(), raise_interrupt=False):
+            async for changes in awatch(
+                root, watch_filter=PythonFilter(), rust_timeout=LOOK_UP_MS, raise_interrupt=False
+            ):
                 names = sorted({Path(path).name for _, path in changes})
                 latest.cancel()  # an import that hangs must not keep its own repair away
                 latest = trio.CancelScope()

@@ -35,7 +35,7 @@ async def show(
     """Show the events of all runs until cancelled; ready when none is missed any more."""
     async with client.watch() as events:
         task_status.started()
-        if screen.is_terminal and not screen.as_json:
+        if screen.is_live:
             await _Live(client, screen, Board(title)).run(events, on_event)
             return
         async for event in events:
@@ -99,7 +99,7 @@ def tell_for(screen: Screen) -> Callable[[bytes], None] | None:
     """Return where the output of workers goes; None to let them share our own streams."""
     if screen.as_json:
         return _to_stderr
-    return _to_stdout if screen.is_terminal else None
+    return _to_stdout if screen.is_live else None
 
 
 def _to_stdout(data: bytes) -> None:
