@@ -9,14 +9,14 @@ import trio
 from trio_dagnats import Client, Run
 from trio_dagnats.cli import documents, render
 from trio_dagnats.cli.exits import CliError, Exit
-from trio_dagnats.cli.interrupt import run
+from trio_dagnats.cli.interrupt import Interrupted, run
 from trio_dagnats.cli.options import Setup, read_json, run_argument, talks
 from trio_dagnats.cli.unserved import Lookout
 from trio_dagnats.client import RunStatus, WorkflowRun
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport import ConnectOptions
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 3.0
 CANCEL_PATIENCE = 10.0
 LATEST = "last"
 MOST_NAMED = 5
@@ -73,22 +73,24 @@ def start(
 ) -> int:
     """Start a run of WORKFLOW; print its id, with --wait its output."""
     value = read_json(given, "--input")
+    begun: list[str] = []
 
     async def work(client: Client) -> int:
         started = await _start(client, workflow, value, key)
+        begun.append(started.id)
         if not waits:
             if setup.screen.as_json:
                 setup.screen.data({"run_id": started.id})
             else:
                 setup.screen.show(started.id)
             return Exit.DONE
-        try:
-            return await _await_output(setup, client, started, timeout)
-        except trio.Cancelled:
-            setup.screen.say(f"run {started.id} goes on")
-            raise
+        return await _await_output(setup, client, started, timeout)
 
-    return ask(setup, work)
+    try:
+        return ask(setup, work)
+    except Interrupted:
+        setup.screen.say("".join(f"run {run_id} goes on" for run_id in begun) or "nothing started")
+        raise
 
 
 async def _start(client: Client, workflow: str, value: object, key: str | None) -> Run:
