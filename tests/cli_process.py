@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trio_dagnats.cli.main import main
 
-PATIENCE = 30.0
+PATIENCE = 20.0
 POLL = 0.02
 COMMAND = [sys.executable, "-m", "trio_dagnats.cli.main"]
 

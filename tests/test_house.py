@@ -197,7 +197,8 @@ def test_importing_leaves_asyncio_untouched() -> None:
     code = """
 import sys
 import trio_dagnats, trio_dagnats.client, trio_dagnats.local, trio_dagnats.testing
-print([m for m in ("asyncio", "nats", "trio_asyncio") if m in sys.modules])
+import trio_dagnats.cli, trio_dagnats.cli.main
+print([m for m in ("asyncio", "nats", "trio_asyncio", "click", "rich") if m in sys.modules])
 """
     loaded = run_python(code)
 

@@ -16,7 +16,7 @@ from trio_dagnats.client import RunStatus, WorkflowRun
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport import ConnectOptions
 
-CONNECT_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 2.0
 CANCEL_PATIENCE = 10.0
 LATEST = "last"
 MOST_NAMED = 5

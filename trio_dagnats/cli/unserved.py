@@ -7,6 +7,7 @@ import trio
 
 from trio_dagnats.cli.screen import Screen
 from trio_dagnats.client import Client, WorkflowDef
+from trio_dagnats.errors import BrokerError
 from trio_dagnats.wire.registration import WorkerRegistration
 
 AFTER = 2.0
@@ -42,7 +43,10 @@ class Lookout:
         self._waiting.add(definition.name)
         await trio.sleep(AFTER)
         self._waiting.discard(definition.name)
-        missing = unserved(definition, await self._client.workers())
+        try:
+            missing = unserved(definition, await self._client.workers())
+        except BrokerError:
+            return  # a remark is not worth an error; the connection has its own
         self._warned -= {step.task for step in definition.steps} - missing.keys()
         for task, steps in missing.items():
             if task not in self._warned:

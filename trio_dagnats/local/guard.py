@@ -17,7 +17,10 @@ GRACE = 5.0
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or our standard input does; return its exit code."""
+    """Run the command until it ends or our standard input does; return its exit code.
+
+    A signal's is 128 + its number, as a shell has it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     wake, woken = os.pipe()
     signal.signal(signal.SIGCHLD, lambda *_: os.write(woken, b"."))
@@ -31,16 +34,20 @@ def main(command: list[str]) -> int:
             return _end(child)
         if wake in ready:
             os.read(wake, 512)
-    return child.returncode
+    return _code(child.returncode)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> int:
     child.terminate()
     try:
-        return child.wait(GRACE)
+        return _code(child.wait(GRACE))
     except subprocess.TimeoutExpired:
         child.kill()
-        return child.wait()
+        return _code(child.wait())
+
+
+def _code(returncode: int) -> int:
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 if __name__ == "__main__":

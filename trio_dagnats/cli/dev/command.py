@@ -65,7 +65,7 @@ class Plan:
     type=click.FloatRange(0, 3600),
     default=GRACE,
     show_default=True,
-    help="Seconds that running handlers of an old worker may go on.",
+    help="Seconds that running handlers may go on (at most the worker's own grace).",
 )
 @nats_option
 @json_option
@@ -169,12 +169,11 @@ async def _develop(plan: Plan, url: str, signals: Signals) -> None:
         if not screen.is_live:  # else it is the head of the live view
             screen.say(_title(plan, url))
         reloader = Reloader(make, register, screen, processes, plan.grace)
-        await reloader.replace()
         async with trio.open_nursery() as work:
             signals.scopes.append(work.cancel_scope)
+            await work.start(reloader.follow, plan.target.root)
             await work.start(view.show, client, screen, _title(plan, url), on_event)
             screen.say("ready")
-            work.start_soon(reloader.follow, plan.target.root)
         await reloader.close()
         processes.cancel_scope.cancel()
 

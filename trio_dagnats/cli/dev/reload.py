@@ -5,12 +5,12 @@ drains beside it: handlers that run may end within the grace, the rest is handed
 version. A version that cannot be imported changes nothing.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, final
 
 import trio
-from watchfiles import PythonFilter, awatch
+from watchfiles import Change, PythonFilter, awatch
 
 from trio_dagnats.cli.dev.process import Worker
 from trio_dagnats.cli.exits import explain
@@ -21,7 +21,7 @@ RETIRE_PATIENCE = 60.0
 """Seconds beyond the grace that handlers in threads may take to end in an old version."""
 CLOSE_PATIENCE = 5.0
 """The same at the end of everything."""
-LOOK_UP_MS = 200
+LOOK_UP_MS = 100
 """The watching thread sees a cancellation only when it looks up."""
 SLOW_IMPORT = 10.0
 
@@ -94,22 +94,36 @@ class Reloader:
             self._retiring = old[1]
             self._nursery.start_soon(self.retire, *old)
 
-    async def follow(self, root: Path) -> None:
-        """Replace the version whenever a Python file under a directory changes."""
+    async def follow(
+        self, root: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Bring the first version into service, and a new one when files under ``root`` change.
+
+        Ready (``task_status``) when the first version serves. Files are watched from before its
+        import on, so that no change is missed.
+
+        Raises:
+            DagnatsError: the first version cannot be imported, registered or served.
+        """
         latest = trio.CancelScope()
+        served = False
         async with trio.open_nursery() as nursery:
-            async for changes in awatch(
-                root, watch_filter=PythonFilter(), rust_timeout=LOOK_UP_MS, raise_interrupt=False
-            ):
-                names = sorted({Path(path).name for _, path in changes})
-                latest.cancel()  # an import that hangs must not keep its own repair away
-                latest = trio.CancelScope()
-                nursery.start_soon(self._try_replace, names, latest)
+            async for changes in _changes(root):
+                if not served:
+                    await self.replace()
+                    served = True
+                    task_status.started()
+                elif changes:
+                    names = sorted({Path(path).name for _, path in changes})
+                    latest.cancel()  # an import that hangs must not keep its own repair away
+                    latest = trio.CancelScope()
+                    nursery.start_soon(self._try_replace, names, latest)
 
     async def close(self) -> None:
         """Drain what is in service and wait for it."""
         if self._current is not None:
             current, self._current = self._current, None
+            self._teller.say(f"draining, {self._grace:g} s at most; Ctrl-C again ends it at once")
             await self.retire(*current, patience=CLOSE_PATIENCE)
 
     async def retire(
@@ -173,3 +187,14 @@ class Reloader:
                 f"the worker's process ended with exit code {worker.exit_code}; it starts again "
                 "when a file changes"
             )
+
+
+def _changes(root: Path) -> AsyncIterator[set[tuple[Change, str]]]:
+    """Yield changes of Python files under a directory, and empty sets while there are none."""
+    return awatch(
+        root,
+        watch_filter=PythonFilter(),
+        rust_timeout=LOOK_UP_MS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )

@@ -2,8 +2,9 @@
 
 import sys
 import time
+from codecs import getincrementaldecoder
 from collections.abc import Callable
-from typing import final
+from typing import TextIO, final
 
 import trio
 from rich.console import RenderableType
@@ -96,16 +97,17 @@ class _Live:
 
 
 def tell_for(screen: Screen) -> Callable[[bytes], None] | None:
-    """Return where the output of workers goes; None to let them share our own streams."""
+    """Return where the output of a worker goes; None to let it share our own streams."""
     if screen.as_json:
-        return _to_stderr
-    return _to_stdout if screen.is_live else None
+        return _writer(lambda: sys.stderr)
+    # The live view stands in for ``sys.stdout`` and writes above itself.
+    return _writer(lambda: sys.stdout) if screen.is_live else None
 
 
-def _to_stdout(data: bytes) -> None:
-    """Write above the live view, which stands in for ``sys.stdout`` meanwhile."""
-    sys.stdout.write(data.decode(errors="replace"))
+def _writer(stream: Callable[[], TextIO]) -> Callable[[bytes], None]:
+    decoder = getincrementaldecoder("utf-8")("replace")
 
+    def write(data: bytes) -> None:
+        stream().write(decoder.decode(data))
 
-def _to_stderr(data: bytes) -> None:
-    sys.stderr.write(data.decode(errors="replace"))
+    return write
