@@ -132,8 +132,10 @@ def held(directory: Path, *arguments: str, url: str = "") -> Iterator[Held]:
     """Run a command for the length of a block; afterwards it is gone."""
     files = [directory / f"{arguments[0]}-{time.monotonic_ns()}.{kind}" for kind in ("out", "err")]
     with files[0].open("wb") as out, files[1].open("wb") as err:
+        # A killed `dev` cannot delete its server's files; here they are in the test's directory.
+        env = {**environment(url), "TMPDIR": str(directory)}
         process = subprocess.Popen(
-            [*COMMAND, *arguments], stdout=out, stderr=err, env=environment(url), cwd=directory
+            [*COMMAND, *arguments], stdout=out, stderr=err, env=env, cwd=directory
         )
     try:
         yield Held(process, *files)

@@ -136,7 +136,12 @@ async def _look_out(setup: Setup, client: Client, started: Run) -> None:
 
 @click.command()
 @click.option("--workflow", metavar="NAME", help="Only runs of this workflow.")
-@click.option("--status", type=click.Choice([s.value for s in RunStatus]), help="Only these.")
+@click.option(
+    "--status",
+    type=click.Choice([s.value for s in RunStatus]),
+    metavar="STATUS",
+    help=f"Only these: {', '.join(RunStatus)}.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most.")
 @talks
 @click.pass_obj
