@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "worker": {"errors", "wire", "attempt", "transport"},
     "client": {"errors", "wire", "transport"},
     "local": {"errors", "wire", "transport"},
+    "cli": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "testing": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "": {"errors", "wire", "transport", "worker", "client"},
 }
@@ -202,7 +203,8 @@ def test_importing_leaves_asyncio_untouched() -> None:
     code = """
 import sys
 import trio_dagnats, trio_dagnats.client, trio_dagnats.local, trio_dagnats.testing
-print([m for m in ("asyncio", "nats", "trio_asyncio") if m in sys.modules])
+import trio_dagnats.cli, trio_dagnats.cli.main
+print([m for m in ("asyncio", "nats", "trio_asyncio", "click", "rich") if m in sys.modules])
 """
     loaded = run_python(code)
 

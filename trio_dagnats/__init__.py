@@ -2,7 +2,7 @@
 
 Layers; imports point down only, and a test checks it on the real imports::
 
-    cli, testing    the command line; the in-memory broker and pytest fixtures
+    cli, testing    the command line (extra ``cli``); the in-memory broker and pytest fixtures
     worker          handlers, contexts, attempts, and the nurseries that hold them
     client          register, start, wait, signal, cancel, list
     local           a real nats-server as a child process, and a local engine

@@ -12,13 +12,17 @@ from trio_dagnats.client.options import (
     StepOptions,
     WorkflowOptions,
 )
-from trio_dagnats.client.run import Run
+from trio_dagnats.client.run import Chunk, Run
+from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import SkipIf
 from trio_dagnats.wire.workflow import WorkflowDef
 
 __all__ = [
+    "AttemptEnd",
+    "AttemptTimeline",
+    "Chunk",
     "Client",
     "EngineStepOptions",
     "HistoryEvent",
@@ -26,10 +30,12 @@ __all__ = [
     "Retry",
     "Run",
     "RunStatus",
+    "RunTimeline",
     "SkipIf",
     "StepOptions",
     "StepState",
     "StepStatus",
+    "StepTimeline",
     "Workflow",
     "WorkflowDef",
     "WorkflowOptions",

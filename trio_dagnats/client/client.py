@@ -1,23 +1,35 @@
 """The client: ``async with Client(url) as client``."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self, final
+
+import trio
 
 from trio_dagnats.client.api import ask
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.keys import with_key
 from trio_dagnats.client.run import Run
-from trio_dagnats.errors import EngineError, Missing, UsageError
+from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, BUCKET_WORKERS, check_run_id, run_key
+from trio_dagnats.transport.port import Broker, Message
+from trio_dagnats.wire.events import HistoryEvent, parse_event
+from trio_dagnats.wire.names import (
+    BUCKET_DEFS,
+    BUCKET_RUNS,
+    BUCKET_WORKERS,
+    check_run_id,
+    history_subject,
+    run_key,
+)
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.text import parse_rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
+
+WATCH_BUFFER = 10_000
 
 
 @final
@@ -136,6 +148,41 @@ class Client:
             ),
             key=lambda run: parse_rfc3339(run.created_at),
         )
+
+    async def find(self, start: str) -> list[str]:
+        """Return the ids of the stored runs that begin so, in the order of the ids.
+
+        A whole id is looked up at once; for the beginning of one, every stored run is read.
+
+        Raises:
+            UsageError: no run id begins so.
+            Missing: no engine has set this server up.
+            NotStored: the server did not answer in time.
+        """
+        if await self.run(start).snapshot() is not None:
+            return [start]
+        prefix = run_key("")
+        entries = await self._broker.kv_entries(BUCKET_RUNS, prefix, deadline=soon())
+        ids = [entry.key.removeprefix(prefix) for entry in entries]
+        return [run_id for run_id in ids if run_id.startswith(start)]
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[trio.MemoryReceiveChannel[HistoryEvent]]:
+        """Listen to the events of all runs, from now on, for a block.
+
+        For eyes, not for bookkeeping: what comes while the connection is down, or while 10 000
+        events wait unread, is lost. :meth:`Run.events` loses nothing.
+        """
+        send, receive = trio.open_memory_channel[HistoryEvent](WATCH_BUFFER)
+
+        def hear(message: Message | None) -> None:
+            if message is not None:
+                with suppress(trio.WouldBlock, WireError):
+                    send.send_nowait(parse_event(message.body))
+
+        async with self._broker.listen(history_subject(">"), hear):
+            with send, receive:
+                yield receive
 
     async def workflows(self) -> list[WorkflowDef]:
         """List the registered workflows by name.

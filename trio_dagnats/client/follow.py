@@ -12,7 +12,7 @@ import trio
 
 from trio_dagnats.errors import EngineError
 from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker, Message, Record
+from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.run import WorkflowRun
@@ -110,24 +110,27 @@ class Events:
                     return
 
     async def _read(self) -> bool:
-        records = await self._broker.records(
-            WORKFLOW_HISTORY,
-            history_subject(self._run_id),
-            after=self._seen,
-            deadline=soon(),
-        )
-        self._found.extend(map(_parse, records))
-        if records:
-            self._seen = records[-1].sequence
-        return bool(records)
+        found, self._seen = await read_history(self._broker, self._run_id, self._seen)
+        self._found.extend(found)
+        return bool(found)
 
     async def _ended_silently(self) -> bool:
         found = await self._snapshot()
         return found is not None and found.status.is_terminal
 
 
-def _parse(record: Record) -> HistoryEvent:
-    return parse_event(record.body)
+async def read_history(
+    broker: Broker, run_id: str, after: int = 0
+) -> tuple[list[HistoryEvent], int]:
+    """Read a run's events after a sequence; return them and the last sequence."""
+    records = await broker.records(
+        WORKFLOW_HISTORY,
+        history_subject(run_id),
+        after=after,
+        deadline=soon(),
+    )
+    found = [parse_event(record.body) for record in records]
+    return found, records[-1].sequence if records else after
 
 
 def _ends(body: bytes) -> bool:

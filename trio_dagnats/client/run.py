@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import final
 
 import trio
 
-from trio_dagnats.client.follow import Events, wait_for_end
+from trio_dagnats.client.follow import Events, read_history, wait_for_end
+from trio_dagnats.client.timeline import RunTimeline, timeline
 from trio_dagnats.errors import EngineError, RunFailed
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
@@ -27,6 +29,15 @@ from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.workflow import WorkflowDef
 
 STREAM_BUFFER = 1000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What a handler sent with ``ctx.put_stream``."""
+
+    step_id: str
+    data: bytes
 
 
 @final
@@ -162,6 +173,44 @@ class Run:
         Leaving the loop early needs no clean-up.
         """
         return Events(self._broker, self.id, self.snapshot)
+
+    async def history(self) -> list[HistoryEvent]:
+        """Return the run's events up to now; empty if there is no such run.
+
+        Raises:
+            Missing: no engine has set this server up.
+            NotStored: the server did not answer in time.
+        """
+        found, _ = await read_history(self._broker, self.id)
+        return found
+
+    async def timeline(self) -> RunTimeline | None:
+        """Return the run's steps with their attempts and times; None if it is not stored (yet).
+
+        Raises:
+            BrokerError: the server did not answer in time, or no engine has set it up.
+        """
+        events = await self.history()
+        found = await self.snapshot()  # after the events, so that it knows no less than they do
+        return None if found is None else timeline(found, events)
+
+    @asynccontextmanager
+    async def chunks(self) -> AsyncIterator[trio.MemoryReceiveChannel[Chunk]]:
+        """Listen to what all steps' handlers send with ``ctx.put_stream``, for a block.
+
+        What is lost: as for :meth:`stream`.
+        """
+        send, receive = trio.open_memory_channel[Chunk](STREAM_BUFFER)
+        prefix = stream_subject(self.id, "")
+
+        def hear(message: Message | None) -> None:
+            if message is not None:
+                with suppress(trio.WouldBlock):
+                    send.send_nowait(Chunk(message.subject.removeprefix(prefix), message.body))
+
+        async with self._broker.listen(f"{prefix}>", hear):
+            with send, receive:
+                yield receive
 
     @asynccontextmanager
     async def stream(self, step_id: str) -> AsyncIterator[trio.MemoryReceiveChannel[bytes]]:

@@ -17,27 +17,37 @@ GRACE = 5.0
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it ends or our standard input does; return its exit code."""
+    """Run the command until it ends or our standard input does; return its exit code.
+
+    A signal's is 128 + its number, as a shell has it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     wake, woken = os.pipe()
     signal.signal(signal.SIGCHLD, lambda *_: os.write(woken, b"."))
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own parent's
+    # What the parent left open for us (``pass_fds``) is meant for the child.
+    child = subprocess.Popen(  # noqa: S603 - our own parent's command
+        command, stdin=subprocess.DEVNULL, close_fds=False
+    )
     while child.poll() is None:
         ready, _, _ = select.select([0, wake], [], [])
         if 0 in ready and not os.read(0, 1):
             return _end(child)
         if wake in ready:
             os.read(wake, 512)
-    return child.returncode
+    return _code(child.returncode)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> int:
     child.terminate()
     try:
-        return child.wait(GRACE)
+        return _code(child.wait(GRACE))
     except subprocess.TimeoutExpired:
         child.kill()
-        return child.wait()
+        return _code(child.wait())
+
+
+def _code(returncode: int) -> int:
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 if __name__ == "__main__":

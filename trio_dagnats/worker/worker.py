@@ -20,6 +20,7 @@ from trio_dagnats.worker.interrupts import Interrupts
 from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.presence import describe
 from trio_dagnats.worker.register import Adapt, HandleOptions, register
+from trio_dagnats.worker.relay import serve
 from trio_dagnats.worker.service import Service
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
@@ -186,6 +187,16 @@ class Worker:
             raise found from found.__cause__
         interrupts.leave()
 
+    def move_to(self, nats: NatsSource) -> None:
+        """Serve another server than the one it was made with, from its next start on.
+
+        Raises:
+            UsageError: it is running.
+        """
+        if self._running:
+            raise UsageError("this worker is running; move it before it is started")
+        self._nats = nats
+
     def stop(self) -> None:
         """Begin a drain; idempotent, never waits.
 
@@ -259,21 +270,11 @@ class Worker:
             with self._startup:
                 async with open_broker(self._nats, self._options) as broker:
                     self._service = self._new_service(broker)
-                    await self._serve(self._service, task_status)
+                    await serve(self._service, task_status)
             if self._service is None or not self._service.ready:
                 task_status.started()  # stopped before it was ready: that is no error
         finally:
             self._running = False
-
-    async def _serve(self, service: Service, task_status: trio.TaskStatus[None]) -> None:
-        """Run the shielded service, and relay a cancellation from outside as a drain."""
-        async with trio.open_nursery() as nursery:
-            relay = trio.CancelScope()
-            nursery.start_soon(_relay, service, relay)
-            try:
-                await service.run(task_status)
-            finally:
-                relay.cancel()
 
     def _new_service(self, broker: Broker) -> Service:
         return Service(
@@ -284,11 +285,3 @@ class Worker:
             self._concurrency,
             hard_exit=self._hard_exit,
         )
-
-
-async def _relay(service: Service, scope: trio.CancelScope) -> None:
-    with scope:
-        try:
-            await trio.sleep_forever()
-        finally:
-            service.drain(0.0)

@@ -1,0 +1,91 @@
+"""The group of all commands, and the border where every error becomes a sentence and a code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+from click.shell_completion import get_completion_class
+
+from trio_dagnats.cli import exits, new, runs, serve
+from trio_dagnats.cli.dev import command as dev
+from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
+from trio_dagnats.cli.interrupt import Interrupted
+from trio_dagnats.cli.options import Setup
+from trio_dagnats.errors import plain
+
+NAME = "trio-dagnats"
+COMPLETE = "_TRIO_DAGNATS_COMPLETE"
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog="\b\nExit codes:\n" + exits.table(),
+)
+@click.version_option(package_name="trio-dagnats", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Develop, serve, start and look at DagNats workflows."""
+    ctx.ensure_object(Setup)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print the completion script of SHELL.
+
+    Use it as: eval "$(trio-dagnats completion bash)"
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, NAME, COMPLETE).source())
+    return Exit.DONE
+
+
+for command in (*new.COMMANDS, *dev.COMMANDS, *serve.COMMANDS, *runs.COMMANDS):
+    cli.add_command(command)
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line; return the exit code."""
+    setup = Setup()
+    try:
+        code = cli.main(arguments, NAME, COMPLETE, standalone_mode=False, obj=setup)
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    except (click.Abort, KeyboardInterrupt):
+        return Exit.INTERRUPTED
+    except click.ClickException as error:
+        return _refuse(setup, error)
+    except Exception as error:  # noqa: BLE001 - the border: what is not an answer is an error
+        return _fail(setup, plain(error))
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _refuse(setup: Setup, error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"; see `{context.command_path} --help`" if context else ""
+    setup.screen.fail(f"{error.format_message().rstrip('.')}{hint}")
+    return Exit.USAGE
+
+
+def _fail(setup: Setup, error: BaseException) -> int:
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    text, code = explain(error, _url(setup))
+    hint = f"; set {TRACEBACK}=1 to see where" if code is Exit.BUG else ""
+    setup.screen.fail(f"{text}{hint}")
+    return code
+
+
+def _url(setup: Setup) -> str:
+    try:
+        return setup.url
+    except CliError:
+        return ""
+
+
+if __name__ == "__main__":
+    sys.exit(run(None))

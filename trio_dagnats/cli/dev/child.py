@@ -1,0 +1,109 @@
+"""The process that runs one version of the user's code: ``child.py FD URL GRACE TARGET``.
+
+It imports the module, says what it found, and serves when it is told to. It drains when it is told
+to, on SIGTERM, and when its parent has gone.
+"""
+
+import logging
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+import trio
+
+from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli.exits import CliError, Exit, explain
+from trio_dagnats.cli.target import Found, load, locate
+from trio_dagnats.errors import DagnatsError, plain
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+def main(arguments: list[str]) -> int:
+    """Load the target and serve it; return the exit code."""
+    fd, url, grace, text = arguments
+    with socket.socket(fileno=int(fd)) as told:
+        try:
+            found = load(locate(text, Path.cwd()))
+        except CliError as error:
+            told.sendall(lines.write("refused", str(error)))
+            return Exit.USAGE
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+        logging.getLogger("trio_dagnats").setLevel(logging.WARNING)
+        found.worker.move_to(url)
+        told.settimeout(0)
+        try:
+            trio.run(_Life(found, float(grace)).run, told)
+        except DagnatsError as error:
+            text, code = explain(error, url)
+            with suppress(OSError):
+                told.sendall(lines.write("refused", text))
+            return code
+    return Exit.DONE
+
+
+@final
+class _Life:
+    """The worker from its order to serve to the end of its drain."""
+
+    def __init__(self, found: Found, grace: float) -> None:
+        self._found = found
+        self._grace = grace
+        self._serving = trio.CancelScope()
+        self._serve = trio.Event()
+
+    async def run(self, told: socket.socket) -> None:
+        """Do what the parent says until it says drain, or goes."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(told))
+        await stream.send_all(lines.write("loaded", [w.to_wire() for w in self._found.workflows]))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey, stream)
+                nursery.start_soon(self._obey_signals)
+                with self._serving:
+                    await self._work(stream)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise plain(group) from None
+
+    async def _work(self, stream: trio.SocketStream) -> None:
+        await self._serve.wait()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._start_worker)
+            await stream.send_all(lines.write("ready", 1))
+
+    async def _start_worker(self, task_status: trio.TaskStatus[None]) -> None:
+        await self._found.worker.start(handle_signals=False, task_status=task_status)
+
+    async def _obey(self, stream: trio.SocketStream) -> None:
+        heard = lines.Lines()
+        try:
+            async for data in stream:
+                for line in heard.feed(data):
+                    if line["do"] == "serve":
+                        self._serve.set()
+                    else:
+                        self._drain(self._grace)
+        except trio.BrokenResourceError:
+            pass
+        self._drain(0.0)  # the parent has gone
+
+    async def _obey_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as received:
+            async for _ in received:
+                self._drain(0.0)
+
+    def _drain(self, grace: float) -> None:
+        """Drain: what still runs after the grace is cancelled and handed back."""
+        if self._serve.is_set():
+            self._found.worker.stop()
+        self._serving.deadline = min(
+            self._serving.deadline, trio.current_time() + (grace if self._serve.is_set() else 0.0)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

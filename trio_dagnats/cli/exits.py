@@ -1,0 +1,93 @@
+"""What exit codes mean, and which error has which. Pure."""
+
+from enum import IntEnum
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import (
+    BrokerError,
+    DagnatsError,
+    EngineError,
+    Missing,
+    RunFailed,
+    TooLarge,
+)
+
+TRACEBACK = "TRIO_DAGNATS_TRACEBACK"
+"""Set in the environment, it shows the traceback of every error."""
+
+
+@final
+class Exit(IntEnum):
+    """The exit codes; above 128 a signal's number is in it, as a shell expects it."""
+
+    DONE = 0
+    RUN_FAILED = 1
+    USAGE = 2
+    NO_ENGINE = 3
+    NOT_FOUND = 4
+    TOO_SLOW = 5
+    BUG = 70
+    INTERRUPTED = 130
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.DONE: "done; with --wait and for tail: the run completed",
+    Exit.RUN_FAILED: "the run ended otherwise than completed",
+    Exit.USAGE: "bad arguments, JSON, module, directory or port",
+    Exit.NO_ENGINE: "no server, no engine on it, or it refused or did not answer",
+    Exit.NOT_FOUND: "no such run or workflow, or the run has ended already",
+    Exit.TOO_SLOW: "--timeout is over; the run goes on",
+    Exit.BUG: "a bug, or handlers that did not end (hard_exit)",
+    Exit.INTERRUPTED: "Ctrl-C (143: SIGTERM); run and dev: the second one, 0 after one",
+}
+
+
+@final
+class CliError(DagnatsError):
+    """An error of the command line itself, with its exit code."""
+
+    def __init__(self, text: str, code: Exit = Exit.USAGE) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+_CODES: tuple[tuple[type[BaseException], Exit], ...] = (
+    (RunFailed, Exit.RUN_FAILED),
+    (TooLarge, Exit.USAGE),
+    (BrokerError, Exit.NO_ENGINE),
+    (EngineError, Exit.NO_ENGINE),
+    (trio.TooSlowError, Exit.TOO_SLOW),
+    (DagnatsError, Exit.USAGE),
+    (OSError, Exit.USAGE),
+)
+"""The first that fits counts."""
+
+
+def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
+    """Return an error as one sentence, and its exit code."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, CliError):
+        return text, error.code
+    if isinstance(error, Missing):
+        return _without_engine(text, url), Exit.NO_ENGINE
+    if isinstance(error, trio.TooSlowError):
+        text = "it took too long; the run goes on"
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return text, code
+    return f"a bug: {type(error).__name__}: {text}", Exit.BUG
+
+
+def _without_engine(text: str, url: str) -> str:
+    where = f"the server at {url}" if url else "the server"
+    return (
+        f"{where} has no DagNats engine ({text}): start `dagnats serve` there, or use "
+        "`trio-dagnats dev`"
+    )
+
+
+def table() -> str:
+    """Return the exit codes as lines of text."""
+    return "\n".join(f"{code.value:>4}  {meaning}" for code, meaning in MEANINGS.items())

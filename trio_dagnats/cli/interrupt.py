@@ -1,0 +1,54 @@
+"""Ctrl-C as a cancellation: every command ends by its scopes, never by a traceback."""
+
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, final
+
+import trio
+
+from trio_dagnats.errors import DagnatsError, plain
+
+T = TypeVar("T")
+
+
+@final
+class Interrupted(DagnatsError):  # noqa: N818 - named for what happened
+    """A signal ended the command; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted")
+        self.number = number
+
+
+def run(main: Callable[[], Awaitable[T]]) -> T:
+    """Run a command in trio until it ends or SIGINT or SIGTERM cancels it.
+
+    A second signal ends it as Python does.
+
+    Raises:
+        Interrupted: a signal came first.
+    """
+    return trio.run(_interruptible, main)
+
+
+async def _interruptible(main: Callable[[], Awaitable[T]]) -> T:
+    result: list[T] = []
+    number = 0
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def watch(task_status: trio.TaskStatus[None]) -> None:
+                nonlocal number
+                with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+                    task_status.started()
+                    number = await anext(received)
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(watch)
+            result.append(await main())
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise plain(group) from None
+    if not result:
+        raise Interrupted(number)
+    return result[0]

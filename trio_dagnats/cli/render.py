@@ -1,0 +1,194 @@
+"""Runs, steps and workers as tables, trees and lines. Pure: values in, renderables out."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from trio_dagnats.cli import texts
+from trio_dagnats.client import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline, WorkflowRun
+from trio_dagnats.client.timeline import error_of, time_of
+from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.registration import WorkerRegistration
+
+STYLES = {
+    "completed": "green",
+    "continued": "green",
+    "recovered": "green",
+    "failed": "bold red",
+    "compensate_failed": "bold red",
+    "running": "cyan",
+    "queued": "cyan",
+    "cancelled": "magenta",
+    "compensated": "magenta",
+    "unfinished": "magenta",
+}
+"""Readable on light and dark; words that are not here have no colour."""
+ATTEMPTS_SHOWN = 20
+
+
+def status(word: str) -> Text:
+    """Write a status in its colour."""
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def table(*columns: str) -> Table:
+    """Make a table without lines; its first columns are never cut."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, column in enumerate(columns):
+        made.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
+    return made
+
+
+def runs_table(runs: Sequence[WorkflowRun], now_ns: int, *, whole_ids: bool) -> Table:
+    """List runs, one a line."""
+    made = table("RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "ERROR")
+    for run in runs:
+        started_ns, ended_ns = time_of(run.created_at), time_of(run.completed_at)
+        step_id, error = run.failed_step()
+        made.add_row(
+            run.run_id if whole_ids else texts.short(run.run_id),
+            Text(run.workflow_id),
+            status(run.status.value),
+            texts.date(started_ns),
+            texts.between(started_ns, ended_ns, now_ns),
+            Text(texts.one_line(f"{step_id}: {error}") if step_id else ""),
+        )
+    return made
+
+
+def workers_table(workers: Sequence[WorkerRegistration]) -> Table:
+    """List workers, one a line."""
+    made = table("WORKER", "LANGUAGE", "HOST", "PID", "SERVES")
+    for found in workers:
+        made.add_row(
+            found.worker_id,
+            found.language,
+            Text(found.hostname),
+            str(found.pid or texts.NOTHING),
+            Text(", ".join(sorted(found.task_types))),
+        )
+    return made
+
+
+def run_tree(
+    found: RunTimeline, now_ns: int, *, whole_ids: bool = True, most: int = ATTEMPTS_SHOWN
+) -> Tree:
+    """Draw a run with its steps and their attempts, at most so many of each step."""
+    tree = Tree(run_line(found, now_ns, whole_ids=whole_ids), guide_style="")
+    for step in found.steps:
+        branch = tree.add(_step_line(step, now_ns))
+        for line in _attempt_lines(step, now_ns, most):
+            branch.add(line)
+    return tree
+
+
+def run_line(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Text:
+    """Write a run as one line."""
+    run = found.run
+    return Text.assemble(
+        (run.workflow_id, "bold"),
+        "  ",
+        run.run_id if whole_ids else texts.short(run.run_id),
+        "  ",
+        status(run.status.value),
+        f"  {texts.between(found.started_ns, found.ended_ns, now_ns)}",
+    )
+
+
+def _step_line(step: StepTimeline, now_ns: int) -> Text:
+    line = Text.assemble((step.id, "bold"), "  ", status(step.state.status.value))
+    if step.begun_ns is not None:
+        line.append(f"  {texts.between(step.begun_ns, step.ended_ns, now_ns)}")
+    for remark in _remarks(step):
+        line.append(f"  {remark}")
+    if step.state.error and not _shown_attempts(step):
+        line.append(f"  {texts.one_line(step.state.error)}", STYLES["failed"])
+    return line
+
+
+def _remarks(step: StepTimeline) -> list[str]:
+    remarks = [step.type] if step.type not in {"", "normal"} else []
+    if step.state.map_instances:
+        done = sum(i.status.is_done for i in step.state.map_instances)
+        remarks.append(f"{done} of {len(step.state.map_instances)}")
+    elif step.state.iterations:
+        remarks.append(f"{step.state.iterations + 1} iterations")
+    elif len(step.attempts) > 1:
+        remarks.append(f"{len(step.attempts)} attempts")
+    if step.state.child_run_id:
+        remarks.append(f"child {step.state.child_run_id}")
+    return remarks
+
+
+def _shown_attempts(step: StepTimeline) -> list[AttemptTimeline]:
+    """Return the attempts that say more than the step's own line."""
+    if step.state.map_instances:
+        return [a for a in step.attempts if a.end is AttemptEnd.FAILED]
+    if len(step.attempts) == 1:
+        only = step.attempts[0]
+        return [only] if only.error or only.starts > 1 else []
+    return list(step.attempts)
+
+
+def _attempt_lines(step: StepTimeline, now_ns: int, most: int) -> list[Text]:
+    shown = _shown_attempts(step)
+    names = _names(step, shown)
+    lines = [_attempt_line(n, a, now_ns) for n, a in zip(names, shown, strict=True)]
+    hidden = len(lines) - most
+    return [Text(f"{hidden} earlier"), *lines[hidden:]] if hidden > 0 else lines
+
+
+def _names(step: StepTimeline, shown: Sequence[AttemptTimeline]) -> list[str]:
+    """Name attempts by what tells them apart: iteration, instance, number."""
+    names: list[str] = []
+    iteration = 1
+    for attempt in shown:
+        name = f"attempt {attempt.number}"
+        if step.state.iterations:
+            name = f"iteration {iteration}" + (f" {name}" if attempt.number > 1 else "")
+            iteration += attempt.end is AttemptEnd.CONTINUED
+        elif attempt.step_id != step.id:
+            name = f"{attempt.step_id.removeprefix(f'{step.id}.')} {name}"
+        names.append(name)
+    return names
+
+
+def _attempt_line(name: str, attempt: AttemptTimeline, now_ns: int) -> Text:
+    took = texts.between(attempt.started_ns, attempt.ended_ns, now_ns)
+    line = Text.assemble(name, "  ", status(attempt.end.value), f"  {took}")
+    if attempt.starts > 1:
+        line.append(f"  started {attempt.starts} times")
+    if attempt.error:
+        line.append(f"  {texts.one_line(attempt.error)}", STYLES["failed"])
+    return line
+
+
+def event_line(event: HistoryEvent, *, run: str = "") -> Text:
+    """Write an event as one line; with the run's name in front if there are several."""
+    kind = event.type.rpartition(".")[2]
+    line = Text(texts.moment(event.timestamp_ns))
+    if run:
+        line.append(f"  {run}")
+    line.append(f"  {event.step_id or 'run':<14}  ")
+    line.append(f"{event.type:<18}", STYLES.get(kind, ""))
+    said = _said(event)
+    if said:
+        line.append(f"  {said}", STYLES["failed"] if kind == "failed" else "")
+    return Text(line.plain.rstrip(), spans=line.spans)
+
+
+def chunk_line(step_id: str, data: bytes, now_ns: int) -> Text:
+    """Write a stream chunk as one line."""
+    text = texts.one_line(data.decode(errors="replace"))
+    return Text(f"{texts.moment(now_ns)}  {step_id:<14}  {'stream':<18}  {text}")
+
+
+def _said(event: HistoryEvent) -> str:
+    attempt = f"attempt {event.attempt_number}  " if (event.attempt_number or 1) > 1 else ""
+    if event.type == EventType.STEP_FAILED:
+        return attempt + texts.one_line(error_of(event))
+    if event.type == EventType.STEP_COMPLETED:
+        return attempt + texts.one_line(event.payload.decode(errors="replace"))
+    return attempt.rstrip()
