@@ -207,6 +207,13 @@ class MemoryBroker:
         entries = [entry for record in found if (entry := entry_of(bucket, record))]
         return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
 
+    async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
+        """See the port."""
+        await self._line.turn(deadline)
+        found = self._bucket(bucket)
+        for record in found.read(kv_subject(bucket, f"{prefix}>"), self.time_ns()):
+            found.remove(record.sequence)
+
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
         await self._line.turn(deadline)
