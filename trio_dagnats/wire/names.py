@@ -70,6 +70,11 @@ def checkpoint_key(run_id: str, step_id: str) -> str:
     return f"{run_id}.{step_id}"
 
 
+def beside_key(run_id: str, step_id: str) -> str:
+    """Return the key of the checkpoint that an agent loop's handler writes beside its state."""
+    return f"{run_id}.{step_id}=checkpoint"
+
+
 def note_key(run_id: str, step_id: str) -> str:
     """Return the key of the attempt note: ``=`` cannot be in a step id (design 8.2)."""
     return f"{run_id}.{step_id}=note"

@@ -76,6 +76,25 @@ class TaskContext:
         return self._attempt.iteration
 
     @property
+    def iterations_left(self) -> int | None:
+        """How many iterations of an ``agent_loop`` may follow this one; in the last it is 0.
+
+        An iteration with none left must return the output: its ``Continue`` would fail the step.
+        None when there is no such bound, or the workflow cannot be read.
+        """
+        bounds = self._attempt.bounds
+        return bounds.iterations_left(self._attempt.iteration) if bounds else None
+
+    @property
+    def duration_left(self) -> float | None:
+        """Seconds in which an ``agent_loop`` may still continue; it counts from iteration 1 on.
+
+        None when the step has no ``max_duration``, or the workflow cannot be read.
+        """
+        bounds = self._attempt.bounds
+        return bounds.duration_left(self._attempt.hub.broker.time_ns()) if bounds else None
+
+    @property
     def metadata(self) -> Mapping[str, str]:
         """The step's metadata; the real engine never sends any (contract H1)."""
         return self._attempt.task.metadata
@@ -159,6 +178,7 @@ class TaskContext:
     async def checkpoint(self, data: object) -> None:
         """Store the step's checkpoint; the last write wins. It outlives attempts and workers.
 
+        In an ``agent_loop`` it stands beside the loop's state and outlives iterations, too.
         Signals that this attempt has received count as consumed from here on.
 
         Raises:
@@ -167,8 +187,7 @@ class TaskContext:
             TooLarge: more than the server takes.
             UsageError: the data cannot be written as JSON.
         """
-        await self._attempt.hub.store.save_checkpoint(self._attempt.task, to_bytes(data))
-        self._attempt.checkpointed = True
+        await waits.save_checkpoint(self._attempt, to_bytes(data))
         await waits.commit_signals(self._attempt)
 
     async def load_checkpoint(self) -> bytes | None:
@@ -177,7 +196,8 @@ class TaskContext:
         Raises:
             NotStored: no answer within 10 seconds.
         """
-        return await self._attempt.hub.store.load_checkpoint(self._attempt.task)
+        attempt = self._attempt
+        return await attempt.hub.store.load_checkpoint(attempt.task, beside=attempt.handler.loop)
 
     async def pause(
         self, duration: float, checkpoint: object = None, *, hand_back: bool = False

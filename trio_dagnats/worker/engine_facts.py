@@ -25,11 +25,12 @@ CACHED_WORKFLOWS = 256
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """Bounds of a step; seconds, 0 for none."""
+    """Bounds of a step; seconds, 0 for none. ``warn_at`` is an iteration, counted from 1."""
 
     timeout: float = 0.0
     max_iterations: int = 0
     max_duration: float = 0.0
+    warn_at: int = 0
 
 
 @final
@@ -122,6 +123,7 @@ def _one_step(step: dict[str, object]) -> StepFacts:
         timeout=_whole(step.get("timeout")) / 1e9,
         max_iterations=_whole(bounds.get("max_iterations")),
         max_duration=_whole(bounds.get("max_duration")) / 1e9,
+        warn_at=_whole(bounds.get("budget_warn_at")),
     )
 
 

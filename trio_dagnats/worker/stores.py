@@ -15,6 +15,7 @@ from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import (
     BUCKET_CHECKPOINTS,
     BUCKET_SIGNALS,
+    beside_key,
     checkpoint_key,
     note_key,
     signal_key,
@@ -38,22 +39,25 @@ class StepStore:
         self._broker = broker
         self.notes = notes
 
-    async def load_checkpoint(self, task: Task) -> bytes | None:
-        """Read the step's checkpoint, None if there is none (or no bucket: contract 7)."""
+    async def load_checkpoint(self, task: Task, *, beside: bool = False) -> bytes | None:
+        """Read the step's checkpoint, None if there is none (or no bucket: contract 7).
+
+        ``beside`` means the one of a loop's handler, whose state has the usual key.
+        """
         if not self.notes:
             return None
-        key = checkpoint_key(task.run_id, task.step_id)
+        key = _checkpoint(task, beside=beside)
         return await self._read(key)
 
-    async def save_checkpoint(self, task: Task, data: bytes) -> None:
-        """Write the step's checkpoint.
+    async def save_checkpoint(self, task: Task, data: bytes, *, beside: bool = False) -> None:
+        """Write the step's checkpoint; ``beside`` as in :meth:`load_checkpoint`.
 
         Raises:
             Missing: no bucket ``checkpoints``; the text says who creates it.
         """
         if not self.notes:
             raise no_bucket(BUCKET_CHECKPOINTS)
-        key = checkpoint_key(task.run_id, task.step_id)
+        key = _checkpoint(task, beside=beside)
         await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=soon())
 
     async def load_note(self, task: Task, dispatch: int) -> Note:
@@ -91,3 +95,7 @@ class StepStore:
             Missing: no bucket ``signals``.
         """
         await self._broker.kv_put(BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=soon())
+
+
+def _checkpoint(task: Task, *, beside: bool) -> str:
+    return (beside_key if beside else checkpoint_key)(task.run_id, task.step_id)

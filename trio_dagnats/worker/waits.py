@@ -68,8 +68,7 @@ async def pause(
     else:
         until_ns = now_ns + round(duration * NS)
         if checkpoint is not None:
-            await attempt.hub.store.save_checkpoint(attempt.task, checkpoint)
-            attempt.checkpointed = True
+            await save_checkpoint(attempt, checkpoint)
         attempt.note = attempt.note.with_pause(number, until_ns).with_signals(attempt.signals)
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
@@ -102,6 +101,12 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     attempt.signals[name] = entry.revision
     attempt.signals_pending = True
     return entry.value
+
+
+async def save_checkpoint(attempt: Attempt, data: bytes) -> None:
+    """Store the handler's own checkpoint; a loop's state, which has the usual key, stays."""
+    await attempt.hub.store.save_checkpoint(attempt.task, data, beside=attempt.handler.loop)
+    attempt.checkpointed = True
 
 
 async def commit_signals(attempt: Attempt) -> None:
