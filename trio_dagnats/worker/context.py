@@ -1,6 +1,7 @@
 """What a handler sees of its attempt."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import final
 
 import trio
@@ -14,6 +15,7 @@ from trio_dagnats.worker import waits
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.drive import declare
 from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.steering import Inbox, steering
 
 
 @final
@@ -224,10 +226,7 @@ class TaskContext:
         A signal is a register: the last value stands, and one sent before the wait counts. Within
         an attempt a value is returned once. It is consumed for good by the next ``checkpoint``,
         ``continue_`` or ``complete``: a handler that starts again before that gets it again.
-
-        Args:
-            name: the signal.
-            timeout: seconds; None waits for as long as the run lasts.
+        Without a ``timeout`` (seconds) it waits for as long as the run lasts.
 
         Raises:
             trio.TooSlowError: no signal within ``timeout``.
@@ -235,6 +234,19 @@ class TaskContext:
             Missing: the server has no bucket ``signals`` (split engine).
         """
         return await waits.wait_for_signal(self._attempt, check_signal_name(name), timeout)
+
+    def steering(self, name: str) -> AbstractAsyncContextManager[Inbox]:
+        """Let a signal interrupt a block, and only it: a model call, a tool. See :class:`Inbox`.
+
+        A message that has come before the block interrupts it at once; one that comes after it is
+        there for the next. Every open block of that name gets it. When it is consumed for good, and
+        what becomes of two, is as with ``wait_for_signal``; not for handlers in threads.
+
+        Raises:
+            UsageError: the name is no legal key.
+            Missing, NotStored: on entering, as :meth:`checkpoint`.
+        """
+        return steering(self._attempt, check_signal_name(name))
 
     async def send_signal(self, run_id: str, name: str, data: object = b"") -> None:
         """Send a signal to a run (this one or another).
