@@ -136,6 +136,7 @@ class Attempt:
         signals: revisions of signals that this attempt has returned to its handler.
         iteration: loop iterations committed before this one.
         bounds: those of an ``agent_loop``, None for any other handler.
+        maps: the durable maps that were called, by name or number.
         waits: what the handler's own tasks are waiting for by their own wish.
         idle: the whole attempt waits, without a slot.
         nak_delay: seconds for the next delayed hand-back.
@@ -163,6 +164,7 @@ class Attempt:
     checkpointed: bool = False
     iteration: int = 0
     bounds: LoopBounds | None = None
+    maps: tuple[str, ...] = ()
     idle: bool = False
     settling: trio.CancelScope | Posted | None = None
     nak_delay: float = 0.0

@@ -46,7 +46,7 @@ async def commit(attempt: Attempt, states: TypeAdapter[object], state: object) -
     Raises:
         Fatal: the state cannot be written, or is more than the server takes.
     """
-    written = typedjson.write_readable(states, state, "state")
+    written, _ = typedjson.round_trip(states, state, "state")
     await ensure_note(attempt)
     bounds = attempt.bounds
     assert bounds is not None

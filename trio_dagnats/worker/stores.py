@@ -1,6 +1,6 @@
-"""What an attempt keeps beside its run: the user's checkpoint and the attempt note.
+"""What an attempt keeps beside its run: the user's checkpoint, the attempt note, a map's entries.
 
-Both live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
+They live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
 split engine without it everything else works: notes are silently not kept (a hand-back then looks
 like a plain redelivery), and the calls that a handler makes say what is missing.
 """
@@ -22,13 +22,15 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.task import Task
 
+ITEMS_PATIENCE = 60.0
+"""Seconds for reading all entries of a durable map, which may be many megabytes."""
 NOTE_PATIENCE = 2.0
 """Seconds for a note while an attempt ends: losing it costs a count, waiting costs the drain."""
 
 
 @final
 class StepStore:
-    """Checkpoints, notes and outgoing signals.
+    """Checkpoints, notes, entries of durable maps, and outgoing signals.
 
     Args:
         broker: the connected server.
@@ -87,6 +89,29 @@ class StepStore:
         except Missing:  # deleted under us: as if it had never been there
             return None
         return entry.value if entry else None
+
+    async def load_items(self, prefix: str) -> dict[int, bytes]:
+        """Read the entries of a durable map, by the places of their items.
+
+        Raises:
+            Missing: no bucket ``checkpoints``.
+        """
+        if not self.notes:
+            raise no_bucket(BUCKET_CHECKPOINTS)
+        entries = await self._broker.kv_entries(
+            BUCKET_CHECKPOINTS, prefix, deadline=soon(ITEMS_PATIENCE)
+        )
+        places = ((entry.key.removeprefix(prefix), entry.value) for entry in entries)
+        return {int(place): value for place, value in places if place.isdecimal()}
+
+    async def save_item(self, key: str, entry: bytes, *, until: float) -> None:
+        """Write an entry of a durable map, not later than ``until`` (trio time)."""
+        deadline = min(soon(), until)
+        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, entry, deadline=deadline)
+
+    async def clear_items(self, prefix: str) -> None:
+        """Take all entries below a prefix out."""
+        await self._broker.kv_clear(BUCKET_CHECKPOINTS, prefix, deadline=soon())
 
     async def send_signal(self, run_id: str, name: str, data: bytes) -> None:
         """Put a signal's value.

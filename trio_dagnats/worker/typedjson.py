@@ -3,9 +3,12 @@
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from trio_dagnats.errors import Fatal
+from trio_dagnats.errors import Fatal, UsageError
+from trio_dagnats.wire.text import compact
 
 SHOWN_ERRORS = 5
+ANYTHING: TypeAdapter[object] = TypeAdapter(object)
+"""Any JSON: written as what it is, with NaN refused rather than turned into null."""
 
 
 def read(adapter: TypeAdapter[object], raw_json: bytes, what: str) -> object:
@@ -27,25 +30,24 @@ def write(adapter: TypeAdapter[object], value: object, what: str) -> bytes:
         Fatal: it does not fit.
     """
     try:
+        if adapter is ANYTHING:
+            return compact(value)
         return adapter.dump_json(value, by_alias=True, warnings="error")
-    except PydanticSerializationError as error:
+    except (PydanticSerializationError, UsageError) as error:
         raise Fatal(f"{what} does not fit its annotation: {error}") from error
 
 
-def write_readable(adapter: TypeAdapter[object], value: object, what: str) -> bytes:
-    """Write a value that this program will read again, and make sure that it can.
-
-    A float that is NaN, for one, is written as null.
+def round_trip(adapter: TypeAdapter[object], value: object, what: str) -> tuple[bytes, object]:
+    """Write a value that this program will read again; return it with what will be read.
 
     Raises:
-        Fatal: it does not fit its annotation, or would not be read back.
+        Fatal: it does not fit its annotation, or could not be read back.
     """
     written = write(adapter, value, what)
     try:
-        adapter.validate_json(written)
+        return written, adapter.validate_json(written)
     except ValidationError as error:
         raise Fatal(f"what was written could not be read back: {told(error, what)}") from error
-    return written
 
 
 def told(error: ValidationError, what: str) -> str:
