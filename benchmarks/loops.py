@@ -127,8 +127,12 @@ async def start_worker(url: str, iterations: int) -> trio.Process:
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert process.stdout is not None
-    assert await process.stdout.receive_some(), "a worker ended before it served"
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.receive_some(), "a worker ended before it served"
+    except BaseException:
+        await kill(process)
+        raise
     return process
 
 
@@ -262,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loops", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3, help="how often all of it is done")
     parser.add_argument("--interrupts", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--serve", metavar="URL", help=argparse.SUPPRESS)
@@ -273,7 +278,7 @@ def main() -> None:
     rng = random.Random(found.seed)
     mistakes: list[str] = []
     print(f"seed {found.seed}, ack_wait {ACK_WAIT:g} s; the first line is undisturbed")
-    for killer in (None, rng):
+    for killer in (None, *[rng] * found.rounds):
         with Server() as server:
             report = trio.run(play, server.url, found.loops, found.iterations, killer)
         mistakes += show(report, found.loops, found.iterations)
