@@ -37,7 +37,9 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure the worker beside a plain asyncio loop, and the local engine."""
+    """Run a proof program: ``nox -s bench -- loops``; throughput and engine without a name."""
     session.install("-e", ".[local]")
-    session.run("python", "benchmarks/throughput.py", *session.posargs)
-    session.run("python", "benchmarks/engine.py")
+    name, *options = session.posargs or ["throughput"]
+    session.run("python", f"benchmarks/{name}.py", *options)
+    if not session.posargs:
+        session.run("python", "benchmarks/engine.py")

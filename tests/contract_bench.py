@@ -106,3 +106,11 @@ class Bench:
             ),
             deadline=self.soon,
         )
+
+    async def pulled(self, name: str) -> None:
+        """Wait until the server holds a pull of a consumer: it takes them in its own time."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                states = await self.broker.consumers(self.queue, deadline=self.soon)
+                if any(state.name == name and state.waiting for state in states):
+                    return

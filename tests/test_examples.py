@@ -14,6 +14,13 @@ SAYS = {
     "hello": ["{'hello': '\"world\"'}"],
     "typed_review": ["{'title': 'On Trio', 'verdict': 'too long'}", "refused: True"],
     "agent_loop": ["{'text': 'Is structure good? Yes.', 'steps': 3}"],
+    "steerable_agent": [
+        "user: why trio?",
+        "agent: Reason 0, at length ...",
+        "user: shorter, please",
+        "agent: Nurseries.",
+    ],
+    "durable_map": ["{'tries': 2, 'words': 2190}", "asked again for at most five: True"],
     "approval": ["waiting: ...", "{'published': '\"a good story\"', 'by': 'Ada'}"],
     "retry_and_fatal": [
         "charge: charged at attempt 3",

@@ -154,6 +154,7 @@ def test_the_public_names() -> None:
         "Continue",
         "DagnatsError",
         "Fatal",
+        "Inbox",
         "LedgerLine",
         "RateLimited",
         "Retry",

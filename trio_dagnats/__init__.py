@@ -32,6 +32,7 @@ from trio_dagnats.worker.adapters import Continue
 from trio_dagnats.worker.context import TaskContext
 from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.steering import Inbox
 from trio_dagnats.worker.telemetry import Telemetry
 from trio_dagnats.worker.worker import Worker
 
@@ -45,6 +46,7 @@ __all__ = [
     "Continue",
     "DagnatsError",
     "Fatal",
+    "Inbox",
     "LedgerLine",
     "RateLimited",
     "Retry",

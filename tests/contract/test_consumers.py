@@ -185,7 +185,7 @@ async def test_a_deleted_consumer_gives_the_credits_back(bench: Bench, sink: Sin
     await bench.consumer()
     async with bench.broker.intake(bench.queue, "c", sink) as intake:
         intake.pull(2, 30.0)
-        await bench.store(bench.subject("fence"))
+        await bench.pulled("c")
         await bench.broker.delete_consumer(bench.queue, "c", deadline=bench.soon)
 
         assert await sink.wait_for_return() == (2, PullEnd.CONSUMER_GONE)

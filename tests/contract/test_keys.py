@@ -69,6 +69,16 @@ async def test_entries_come_by_prefix_in_key_order(bench: Bench, prefix: str) ->
     assert [entry.key for entry in found] == expected
 
 
+async def test_clearing_takes_out_what_is_below_a_prefix_and_nothing_else(bench: Bench) -> None:
+    for key in ("run.s=map.0.1", "run.s=map.0.2", "run.s=map.10", "run.s"):
+        await bench.broker.kv_put(bench.bucket, key, b"v", deadline=bench.soon)
+
+    await bench.broker.kv_clear(bench.bucket, "run.s=map.0.", deadline=bench.soon)
+
+    found = await bench.broker.kv_entries(bench.bucket, deadline=bench.soon)
+    assert [entry.key for entry in found] == ["run.s", "run.s=map.10"]
+
+
 async def test_a_missing_bucket_is_named(bench: Bench) -> None:
     name = f"none{bench.token}"
 
@@ -80,6 +90,8 @@ async def test_a_missing_bucket_is_named(bench: Bench) -> None:
         await bench.broker.kv_entries(name, deadline=bench.soon)
     with pytest.raises(Missing, match=name):
         await bench.broker.kv_delete(name, "a", deadline=bench.soon)
+    with pytest.raises(Missing, match=name):
+        await bench.broker.kv_clear(name, "a.", deadline=bench.soon)
 
 
 async def test_a_value_that_is_too_large_is_refused(bench: Bench) -> None:

@@ -255,6 +255,14 @@ class Broker(Protocol):
         """Read all living keys that start with ``prefix`` and their values, in key order."""
         ...
 
+    async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
+        """Take all keys out that start with ``prefix``, which ends with a dot; no markers stay.
+
+        Raises:
+            Missing: no such bucket.
+        """
+        ...
+
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """Create the stream, or update it to this specification."""
         ...

@@ -70,9 +70,20 @@ def checkpoint_key(run_id: str, step_id: str) -> str:
     return f"{run_id}.{step_id}"
 
 
+def beside_key(run_id: str, step_id: str) -> str:
+    """Return the key of the checkpoint that an agent loop's handler writes beside its state."""
+    return f"{run_id}.{step_id}=checkpoint"
+
+
 def note_key(run_id: str, step_id: str) -> str:
     """Return the key of the attempt note: ``=`` cannot be in a step id (design 8.2)."""
     return f"{run_id}.{step_id}=note"
+
+
+def map_prefix(run_id: str, step_id: str, iteration: int | None = None) -> str:
+    """Return how the keys of a durable map's entries begin: those of one iteration, or all."""
+    every = f"{run_id}.{step_id}=map."
+    return every if iteration is None else f"{every}{iteration}."
 
 
 def signal_key(run_id: str, name: str) -> str:
@@ -126,6 +137,17 @@ def check_signal_name(name: str) -> str:
         UsageError: it is no legal part of a key (contract 1.3).
     """
     return _check("signal name", name, _KEY, "use letters, digits, -_/= and dots between words")
+
+
+def check_map_name(name: str) -> str:
+    """Return the name of a durable map.
+
+    Raises:
+        UsageError: it is no single token of a key, or a number, which unnamed maps are known by.
+    """
+    if name.isdigit():
+        raise UsageError(f"map name {name!r} is not legal: a number is what an unnamed map has")
+    return _check("map name", name, _KEY_TOKEN, "use letters, digits and -_/= only")
 
 
 def check_run_id(run_id: str) -> str:

@@ -11,22 +11,16 @@ from inspect import isawaitable
 from typing import Generic, TypeVar, final, get_args, get_origin
 
 import trio
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from trio_dagnats.attempt.outcome import Completed, Continued, Outcome
 from trio_dagnats.errors import Fatal, UsageError
 from trio_dagnats.wire.data import to_output
-from trio_dagnats.worker import signatures
-from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker import loops, signatures, typedjson
 from trio_dagnats.worker.context import TaskContext
-from trio_dagnats.worker.loopstate import LoopState, read_state, write_state
-from trio_dagnats.worker.waits import ensure_note
 
 S = TypeVar("S")
 
 Call = Callable[[TaskContext], Awaitable[Outcome]]
-SHOWN_ERRORS = 5
 
 
 @final
@@ -71,8 +65,8 @@ def typed(function: Callable[..., object]) -> tuple[Call, bool]:
     run, threaded = _runner(function)
 
     async def call(ctx: TaskContext) -> Outcome:
-        value = await run(ctx, _read(reads, ctx.input, "input"))
-        return Completed(b"" if value is None else _write(writes, value, "output"))
+        value = await run(ctx, typedjson.read(reads, ctx.input, "input"))
+        return Completed(b"" if value is None else typedjson.write(writes, value, "output"))
 
     return call, threaded
 
@@ -80,7 +74,8 @@ def typed(function: Callable[..., object]) -> tuple[Call, bool]:
 def agent_loop(function: Callable[..., object]) -> tuple[Call, bool]:
     """Adapt ``function(ctx, state: S) -> Continue[S] | Out``.
 
-    The first iteration's state is the step's input, read as ``S``.
+    The first iteration's state is the step's input, read as ``S``. A stored state that does not
+    validate (the model has changed since) is handed back and retried, never overwritten.
 
     Raises:
         UsageError: the signature does not fit, or a type cannot be read from JSON.
@@ -93,12 +88,11 @@ def agent_loop(function: Callable[..., object]) -> tuple[Call, bool]:
 
     async def call(ctx: TaskContext) -> Outcome:
         attempt = ctx._attempt  # noqa: SLF001 - the loop is part of the attempt
-        state = await _load(attempt, states)
-        value = await run(ctx, state)
+        value = await run(ctx, await loops.begin(attempt, states))
         if isinstance(value, Continue):
-            await _commit(attempt, _write(states, value.state, "state"))
+            await loops.commit(attempt, states, value.state)
             return Continued(b"")
-        return Completed(b"" if value is None else _write(writes, value, "output"))
+        return Completed(b"" if value is None else typedjson.write(writes, value, "output"))
 
     return call, threaded
 
@@ -138,48 +132,6 @@ def _output_type(function: Callable[..., object], state_type: object) -> object:
     for output in outputs[1:]:
         joined = joined | output  # type: ignore[operator]  # members of a union form a union
     return joined
-
-
-async def _load(attempt: Attempt, states: TypeAdapter[object]) -> object:
-    stored = read_state(await attempt.hub.store.load_checkpoint(attempt.task))
-    if stored is None:
-        return _read(states, attempt.task.input, "state (from the step's input)")
-    attempt.iteration = stored.iteration
-    attempt.signals = {**stored.signals, **attempt.signals}
-    return _read(states, stored.state, "stored state")
-
-
-async def _commit(attempt: Attempt, state: bytes) -> None:
-    """Write state, iteration, dispatch and consumed signals at once (design 8.9)."""
-    await ensure_note(attempt)
-    loop = LoopState(
-        state=state,
-        iteration=attempt.iteration + 1,
-        dispatch=attempt.dispatch,
-        signals={**attempt.note.signals, **attempt.signals},
-    )
-    await attempt.hub.store.save_checkpoint(attempt.task, write_state(loop))
-    attempt.checkpointed = True
-    attempt.signals_pending = False
-
-
-def _read(adapter: TypeAdapter[object], raw_json: bytes, what: str) -> object:
-    """Validate JSON; bad input is the same on every try, so it is never retried."""
-    try:
-        return adapter.validate_json(raw_json or b"null")
-    except ValidationError as error:
-        told = "; ".join(
-            f"{'.'.join([what, *map(str, e['loc'])])}: {e['msg']}"
-            for e in error.errors(include_url=False, include_input=False)[:SHOWN_ERRORS]
-        )
-        raise Fatal(told) from error
-
-
-def _write(adapter: TypeAdapter[object], value: object, what: str) -> bytes:
-    try:
-        return adapter.dump_json(value, warnings="error")
-    except PydanticSerializationError as error:
-        raise Fatal(f"{what} does not fit its annotation: {error}") from error
 
 
 def _output(value: object) -> bytes:

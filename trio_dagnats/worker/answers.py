@@ -9,6 +9,7 @@ from trio_dagnats.errors import BrokerError
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event
 from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.durable_map import clear_entries
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -64,6 +65,8 @@ def _delete_note(attempt: Attempt) -> None:
         isinstance(attempt.outcome, Completed) or not attempt.note.signals
     ):
         attempt.hub.chores.start_soon(_drop_note, attempt)
+    if attempt.maps:
+        attempt.hub.chores.start_soon(clear_entries, attempt)
 
 
 async def _drop_note(attempt: Attempt) -> None:

@@ -23,6 +23,7 @@ from trio_dagnats.worker.aging import Agenda, Nursling
 from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.handlers import Handler
 from trio_dagnats.worker.lease import lease_end, renew_at
+from trio_dagnats.worker.loopbounds import LoopBounds
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler, Verdict
@@ -134,6 +135,8 @@ class Attempt:
         note_written: the attempt note exists, so that the outcome has to delete it.
         signals: revisions of signals that this attempt has returned to its handler.
         iteration: loop iterations committed before this one.
+        bounds: those of an ``agent_loop``, None for any other handler.
+        maps: the durable maps that were called, by name or number.
         waits: what the handler's own tasks are waiting for by their own wish.
         idle: the whole attempt waits, without a slot.
         nak_delay: seconds for the next delayed hand-back.
@@ -160,6 +163,8 @@ class Attempt:
     signals_pending: bool = False
     checkpointed: bool = False
     iteration: int = 0
+    bounds: LoopBounds | None = None
+    maps: tuple[str, ...] = ()
     idle: bool = False
     settling: trio.CancelScope | Posted | None = None
     nak_delay: float = 0.0

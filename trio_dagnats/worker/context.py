@@ -1,6 +1,7 @@
 """What a handler sees of its attempt."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import final
 
 import trio
@@ -13,7 +14,9 @@ from trio_dagnats.wire.names import check_run_id, check_signal_name, stream_subj
 from trio_dagnats.worker import waits
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.drive import declare
+from trio_dagnats.worker.durable_map import R, T, durable_map
 from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.steering import Inbox, steering
 
 
 @final
@@ -70,10 +73,27 @@ class TaskContext:
     def iteration(self) -> int:
         """Loop iterations that were committed before this one, from 0.
 
-        In an ``agent_loop`` handler it is counted in the checkpoint; else it is the task's own,
-        which the real engine loses on retries (contract H12).
+        An ``agent_loop`` counts in its checkpoint; the task's own is lost on retries (H12).
         """
         return self._attempt.iteration
+
+    @property
+    def iterations_left(self) -> int | None:
+        """How many iterations of an ``agent_loop`` may follow this one; None for no known bound.
+
+        With 0 it must return the output: the engine would fail the step for a ``Continue``.
+        """
+        bounds = self._attempt.bounds
+        return bounds.iterations_left(self._attempt.iteration) if bounds else None
+
+    @property
+    def duration_left(self) -> float | None:
+        """Seconds in which an ``agent_loop`` may still continue; None for no known bound.
+
+        The engine counts from the end of the first iteration.
+        """
+        bounds = self._attempt.bounds
+        return bounds.duration_left(self._attempt.hub.broker.time_ns()) if bounds else None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -159,6 +179,7 @@ class TaskContext:
     async def checkpoint(self, data: object) -> None:
         """Store the step's checkpoint; the last write wins. It outlives attempts and workers.
 
+        In an ``agent_loop`` it stands beside the loop's state and outlives iterations, too.
         Signals that this attempt has received count as consumed from here on.
 
         Raises:
@@ -167,8 +188,7 @@ class TaskContext:
             TooLarge: more than the server takes.
             UsageError: the data cannot be written as JSON.
         """
-        await self._attempt.hub.store.save_checkpoint(self._attempt.task, to_bytes(data))
-        self._attempt.checkpointed = True
+        await waits.save_checkpoint(self._attempt, to_bytes(data))
         await waits.commit_signals(self._attempt)
 
     async def load_checkpoint(self) -> bytes | None:
@@ -177,7 +197,30 @@ class TaskContext:
         Raises:
             NotStored: no answer within 10 seconds.
         """
-        return await self._attempt.hub.store.load_checkpoint(self._attempt.task)
+        attempt = self._attempt
+        return await attempt.hub.store.load_checkpoint(attempt.task, beside=attempt.handler.loop)
+
+    async def map(
+        self,
+        fn: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        limit: int = 10,
+        name: str = "",
+    ) -> list[R]:
+        """Run ``fn(item)`` for each item, ``limit`` at a time; return the results in order.
+
+        Each finished item is stored, and a later try (redelivery, retry) runs only the others:
+        those whose item, at the same place, is the same JSON as before. Items and results are what
+        the function's annotations say, any JSON without. It is a nursery: the first error cancels
+        the siblings and leaves in a group. Calls are known by their order, or by their ``name``.
+
+        Raises:
+            UsageError: a value out of range, or an item that is no JSON or of another type.
+            Fatal: a result that cannot be stored.
+            Missing, NotStored: as :meth:`checkpoint`.
+        """
+        return await durable_map(self._attempt, fn, items, limit=limit, name=name)
 
     async def pause(
         self, duration: float, checkpoint: object = None, *, hand_back: bool = False
@@ -187,9 +230,8 @@ class TaskContext:
         If the worker drains or dies meanwhile, the handler starts again from its top, and the same
         call (the n-th of this dispatch) waits only for what is left. With ``hand_back=True`` the
         handler ends here and starts again after the pause; no worker is needed meanwhile.
-        A checkpoint of None leaves the stored one alone.
-
-        A pause counts against the step's timeout (contract 14), so one that cannot fit is refused.
+        A checkpoint of None leaves the stored one alone. A pause counts against the step's timeout
+        (contract 14), so one that cannot fit is refused.
 
         Raises:
             UsageError: the duration is no finite number >= 0, or does not fit the step's timeout.
@@ -204,10 +246,7 @@ class TaskContext:
         A signal is a register: the last value stands, and one sent before the wait counts. Within
         an attempt a value is returned once. It is consumed for good by the next ``checkpoint``,
         ``continue_`` or ``complete``: a handler that starts again before that gets it again.
-
-        Args:
-            name: the signal.
-            timeout: seconds; None waits for as long as the run lasts.
+        Without a ``timeout`` (seconds) it waits for as long as the run lasts.
 
         Raises:
             trio.TooSlowError: no signal within ``timeout``.
@@ -215,6 +254,18 @@ class TaskContext:
             Missing: the server has no bucket ``signals`` (split engine).
         """
         return await waits.wait_for_signal(self._attempt, check_signal_name(name), timeout)
+
+    def steering(self, name: str) -> AbstractAsyncContextManager[Inbox]:
+        """Let a signal interrupt a block, and only it: a model call, a tool. See :class:`Inbox`.
+
+        A message from before the block interrupts it at once, one from after it is the next one's.
+        Consumed for good, and overwritten, as with ``wait_for_signal``. Not for threads.
+
+        Raises:
+            UsageError: the name is no legal key.
+            Missing, NotStored: on entering, as :meth:`checkpoint`.
+        """
+        return steering(self._attempt, check_signal_name(name))
 
     async def send_signal(self, run_id: str, name: str, data: object = b"") -> None:
         """Send a signal to a run (this one or another).
@@ -228,9 +279,7 @@ class TaskContext:
         )
 
     async def put_stream(self, data: object) -> None:
-        """Publish a chunk on the run's live stream; lost if nobody listens (contract 4.4).
-
-        Text is sent as UTF-8, bytes as they are, everything else as JSON.
+        """Publish text, bytes or JSON on the run's live stream; lost if nobody listens (4.4).
 
         Raises:
             TooLarge: more than the server takes.

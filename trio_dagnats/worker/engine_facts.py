@@ -25,11 +25,14 @@ CACHED_WORKFLOWS = 256
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepFacts:
-    """Bounds of a step; seconds, 0 for none."""
+    """Bounds of a step; seconds, 0 for none. ``warn_at`` is an iteration, counted from 1."""
+
+    retries: int = 0
 
     timeout: float = 0.0
     max_iterations: int = 0
     max_duration: float = 0.0
+    warn_at: int = 0
 
 
 @final
@@ -109,19 +112,24 @@ def _run_facts(raw: bytes | None) -> RunFacts:
 
 def _step_facts(raw: bytes) -> dict[str, StepFacts]:
     try:
-        steps = json.loads(raw)["steps"]
-        return {str(step["id"]): _one_step(step) for step in steps}
-    except (ValueError, TypeError, KeyError):
+        workflow = json.loads(raw)
+        default = workflow.get("default_retry")
+        return {str(step["id"]): _one_step(step, default) for step in workflow["steps"]}
+    except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _one_step(step: dict[str, object]) -> StepFacts:
+def _one_step(step: dict[str, object], default: object) -> StepFacts:
     config = step.get("config")
     bounds = config if isinstance(config, dict) else {}
+    policy = step.get("retry") or default  # contract 6.4
+    retries = policy.get("max_attempts") if isinstance(policy, dict) else step.get("retries")
     return StepFacts(
+        retries=_whole(retries),
         timeout=_whole(step.get("timeout")) / 1e9,
         max_iterations=_whole(bounds.get("max_iterations")),
         max_duration=_whole(bounds.get("max_duration")) / 1e9,
+        warn_at=_whole(bounds.get("budget_warn_at")),
     )
 
 

@@ -25,12 +25,16 @@ class LoopState:
         iteration: how many iterations are committed with this one.
         dispatch: the dispatch that committed it.
         signals: revisions of the signals consumed so far, by name.
+        begun_ns: when the first iteration was committed, 0 if that is not known.
+        warned: the log has said that a bound is near.
     """
 
     state: bytes
     iteration: int
     dispatch: int
     signals: Mapping[str, int] = field(default_factory=dict)
+    begun_ns: int = 0
+    warned: bool = False
 
 
 def write_state(loop: LoopState) -> bytes:
@@ -41,6 +45,8 @@ def write_state(loop: LoopState) -> bytes:
             "iteration": loop.iteration,
             "dispatch": loop.dispatch,
             "signals": dict(loop.signals),
+            "begun_ns": loop.begun_ns,
+            "warned": loop.warned,
         }
     )
     return b'%b,"state":%b}' % (head[:-1], loop.state or b"null")
@@ -57,6 +63,8 @@ def read_state(raw: bytes | None) -> LoopState | None:
             iteration=int(found["iteration"]),
             dispatch=int(found["dispatch"]),
             signals={str(name): int(rev) for name, rev in found["signals"].items()},
+            begun_ns=int(found.get("begun_ns", 0)),
+            warned=bool(found.get("warned")),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -6,6 +6,7 @@ all the same, as a net under lost wake-ups.
 """
 
 import logging
+from collections.abc import Iterator
 from typing import final
 
 import trio
@@ -18,57 +19,63 @@ log = logging.getLogger("trio_dagnats.worker")
 
 POLL = 30.0
 """Seconds after which a wait looks at the bucket though nothing woke it."""
+LOOK_AGAIN = (0.02, 0.1, 0.5)
+"""Seconds between looks after a wake-up that found nothing: who is woken may be faster than a
+cluster that is still storing the value."""
 READ_PATIENCE = 5.0
 PAUSE_AFTER_ERROR = 1.0
 
 
 @final
-class _News:
-    """Remembers between two looks that something may have changed."""
+class SignalRegister:
+    """A signal of a run, for values of a revision greater than ``newer_than``."""
 
-    def __init__(self) -> None:
-        self._event = trio.Event()
+    def __init__(self, broker: Broker, run_id: str, name: str, newer_than: int) -> None:
+        self._broker = broker
+        self._key = signal_key(run_id, name)
+        self._newer_than = newer_than
+        self._news = trio.Event()
 
-    def heard(self, _message: Message | None) -> None:
-        self._event.set()
+    async def look(self) -> Entry | None:
+        """Read the value; None if it is not new, or the server does not answer in time.
 
-    async def wait(self, seconds: float) -> None:
-        with trio.move_on_after(seconds):
-            await self._event.wait()
+        A delete marker is no value (contract H25).
 
-    def forget(self) -> None:
-        self._event = trio.Event()
-
-
-async def wait_for_entry(broker: Broker, run_id: str, name: str, newer_than: int) -> Entry:
-    """Wait until the signal has a value of a revision greater than ``newer_than``; return it.
-
-    A delete marker is no value (contract H25). Waits without a deadline of its own: the caller's
-    scope ends it.
-
-    Raises:
-        Missing: no bucket ``signals`` on this server.
-    """
-    key = signal_key(run_id, name)
-    while True:
+        Raises:
+            Missing: no bucket ``signals`` on this server.
+        """
+        self._news = trio.Event()
+        deadline = trio.current_time() + READ_PATIENCE
         try:
-            return await _listen(broker, key, newer_than)
-        except NotStored as error:  # an outage ends no wait: the subscription is asked for again
-            log.debug("signal %s is not listened for now: %s", key, error)
-            await trio.sleep(PAUSE_AFTER_ERROR)
+            entry = await self._broker.kv_get(BUCKET_SIGNALS, self._key, deadline=deadline)
+        except NotStored:  # the reconnect, or the next poll, looks again
+            return None
+        return entry if entry is not None and entry.revision > self._newer_than else None
 
+    async def wait(self) -> Entry:
+        """Wait until there is a new value; the caller's scope ends it.
 
-async def _listen(broker: Broker, key: str, newer_than: int) -> Entry:
-    news = _News()
-    async with broker.listen(kv_subject(BUCKET_SIGNALS, key), news.heard):
+        Raises:
+            Missing: no bucket ``signals`` on this server.
+        """
         while True:
-            news.forget()
             try:
-                entry = await broker.kv_get(
-                    BUCKET_SIGNALS, key, deadline=trio.current_time() + READ_PATIENCE
-                )
-            except NotStored:  # no answer now; the reconnect, or the next poll, looks again
-                entry = None
-            if entry is not None and entry.revision > newer_than:
-                return entry
-            await news.wait(POLL)
+                return await self._listen()
+            except (
+                NotStored
+            ) as error:  # an outage ends no wait: the subscription is asked for again
+                log.debug("signal %s is not listened for now: %s", self._key, error)
+                await trio.sleep(PAUSE_AFTER_ERROR)
+
+    async def _listen(self) -> Entry:
+        pauses: Iterator[float] = iter(())
+        async with self._broker.listen(kv_subject(BUCKET_SIGNALS, self._key), self._heard):
+            while (entry := await self.look()) is None:
+                with trio.move_on_after(next(pauses, POLL)):
+                    await self._news.wait()
+                if self._news.is_set():
+                    pauses = iter(LOOK_AGAIN)
+            return entry
+
+    def _heard(self, _message: Message | None) -> None:
+        self._news.set()

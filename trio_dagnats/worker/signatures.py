@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.worker.typedjson import ANYTHING
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -54,6 +55,22 @@ def annotation(function: Callable[..., object], position: int | None) -> object:
     Raises:
         UsageError: there is none, or it names something that does not exist.
     """
+    found = hint(function, position)
+    if found is None:
+        what = "its return value" if position is None else f"parameter {_key(function, position)!r}"
+        raise UsageError(
+            f"handler {name_of(function)} needs a type annotation for {what}; write object for "
+            "any JSON"
+        )
+    return found
+
+
+def hint(function: Callable[..., object], position: int | None) -> object | None:
+    """Return the same type, None if there is no annotation.
+
+    Raises:
+        UsageError: it names something that does not exist.
+    """
     target = function.func if isinstance(function, partial) else function
     if not inspect.isroutine(target):
         target = getattr(target, "__call__", target)  # noqa: B004 - a callable object's own method
@@ -64,17 +81,14 @@ def annotation(function: Callable[..., object], position: int | None) -> object:
             f"handler {name_of(function)}: {error}; annotations must name types of the module, "
             "not of a function's body"
         ) from None
+    found: object | None = hints.get(_key(function, position))
+    return found
+
+
+def _key(function: Callable[..., object], position: int | None) -> str:
     if position is None:
-        key, what = "return", "its return value"
-    else:
-        key = list(inspect.signature(function).parameters)[position]
-        what = f"parameter {key!r}"
-    if key not in hints:
-        raise UsageError(
-            f"handler {name_of(function)} needs a type annotation for {what}; write object for "
-            "any JSON"
-        )
-    return hints[key]
+        return "return"
+    return list(inspect.signature(function).parameters)[position]
 
 
 def adapter(function: Callable[..., object], type_: object) -> TypeAdapter[object]:
@@ -83,6 +97,8 @@ def adapter(function: Callable[..., object], type_: object) -> TypeAdapter[objec
     Raises:
         UsageError: pydantic cannot handle the type.
     """
+    if type_ is object:
+        return ANYTHING
     try:
         return TypeAdapter(cast("type[object]", type_))
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:

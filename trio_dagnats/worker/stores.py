@@ -1,6 +1,6 @@
-"""What an attempt keeps beside its run: the user's checkpoint and the attempt note.
+"""What an attempt keeps beside its run: the user's checkpoint, the attempt note, a map's entries.
 
-Both live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
+They live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
 split engine without it everything else works: notes are silently not kept (a hand-back then looks
 like a plain redelivery), and the calls that a handler makes say what is missing.
 """
@@ -15,19 +15,22 @@ from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import (
     BUCKET_CHECKPOINTS,
     BUCKET_SIGNALS,
+    beside_key,
     checkpoint_key,
     note_key,
     signal_key,
 )
 from trio_dagnats.wire.task import Task
 
+ITEMS_PATIENCE = 60.0
+"""Seconds for reading all entries of a durable map, which may be many megabytes."""
 NOTE_PATIENCE = 2.0
 """Seconds for a note while an attempt ends: losing it costs a count, waiting costs the drain."""
 
 
 @final
 class StepStore:
-    """Checkpoints, notes and outgoing signals.
+    """Checkpoints, notes, entries of durable maps, and outgoing signals.
 
     Args:
         broker: the connected server.
@@ -38,22 +41,25 @@ class StepStore:
         self._broker = broker
         self.notes = notes
 
-    async def load_checkpoint(self, task: Task) -> bytes | None:
-        """Read the step's checkpoint, None if there is none (or no bucket: contract 7)."""
+    async def load_checkpoint(self, task: Task, *, beside: bool = False) -> bytes | None:
+        """Read the step's checkpoint, None if there is none (or no bucket: contract 7).
+
+        ``beside`` means the one of a loop's handler, whose state has the usual key.
+        """
         if not self.notes:
             return None
-        key = checkpoint_key(task.run_id, task.step_id)
+        key = _checkpoint(task, beside=beside)
         return await self._read(key)
 
-    async def save_checkpoint(self, task: Task, data: bytes) -> None:
-        """Write the step's checkpoint.
+    async def save_checkpoint(self, task: Task, data: bytes, *, beside: bool = False) -> None:
+        """Write the step's checkpoint; ``beside`` as in :meth:`load_checkpoint`.
 
         Raises:
             Missing: no bucket ``checkpoints``; the text says who creates it.
         """
         if not self.notes:
             raise no_bucket(BUCKET_CHECKPOINTS)
-        key = checkpoint_key(task.run_id, task.step_id)
+        key = _checkpoint(task, beside=beside)
         await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=soon())
 
     async def load_note(self, task: Task, dispatch: int) -> Note:
@@ -84,6 +90,29 @@ class StepStore:
             return None
         return entry.value if entry else None
 
+    async def load_items(self, prefix: str) -> dict[int, bytes]:
+        """Read the entries of a durable map, by the places of their items.
+
+        Raises:
+            Missing: no bucket ``checkpoints``.
+        """
+        if not self.notes:
+            raise no_bucket(BUCKET_CHECKPOINTS)
+        entries = await self._broker.kv_entries(
+            BUCKET_CHECKPOINTS, prefix, deadline=soon(ITEMS_PATIENCE)
+        )
+        places = ((entry.key.removeprefix(prefix), entry.value) for entry in entries)
+        return {int(place): value for place, value in places if place.isdecimal()}
+
+    async def save_item(self, key: str, entry: bytes, *, until: float) -> None:
+        """Write an entry of a durable map, not later than ``until`` (trio time)."""
+        deadline = min(soon(), until)
+        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, entry, deadline=deadline)
+
+    async def clear_items(self, prefix: str) -> None:
+        """Take all entries below a prefix out."""
+        await self._broker.kv_clear(BUCKET_CHECKPOINTS, prefix, deadline=soon())
+
     async def send_signal(self, run_id: str, name: str, data: bytes) -> None:
         """Put a signal's value.
 
@@ -91,3 +120,7 @@ class StepStore:
             Missing: no bucket ``signals``.
         """
         await self._broker.kv_put(BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=soon())
+
+
+def _checkpoint(task: Task, *, beside: bool) -> str:
+    return (beside_key if beside else checkpoint_key)(task.run_id, task.step_id)

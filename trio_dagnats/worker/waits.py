@@ -13,7 +13,7 @@ import trio
 from trio_dagnats.errors import OutcomeError, UsageError
 from trio_dagnats.worker.attempt import Attempt, Wait
 from trio_dagnats.worker.reasons import CancelReason
-from trio_dagnats.worker.signals import wait_for_entry
+from trio_dagnats.worker.signals import SignalRegister
 
 NS = 1_000_000_000
 
@@ -68,8 +68,7 @@ async def pause(
     else:
         until_ns = now_ns + round(duration * NS)
         if checkpoint is not None:
-            await attempt.hub.store.save_checkpoint(attempt.task, checkpoint)
-            attempt.checkpointed = True
+            await save_checkpoint(attempt, checkpoint)
         attempt.note = attempt.note.with_pause(number, until_ns).with_signals(attempt.signals)
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
@@ -94,14 +93,31 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     """Wait for a signal's next value; see ``TaskContext.wait_for_signal``."""
     if timeout is not None:
         _check_duration("wait_for_signal timeout", timeout)
-    await ensure_note(attempt)
-    newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
+    register = await signal_register(attempt, name)
     with trio.fail_after(float("inf") if timeout is None else timeout):
         async with waiting(attempt, Wait(what=f"signal {name}")):
-            entry = await wait_for_entry(attempt.hub.broker, attempt.run_id, name, newer_than)
-    attempt.signals[name] = entry.revision
-    attempt.signals_pending = True
+            entry = await register.wait()
+    received(attempt, name, entry.revision)
     return entry.value
+
+
+async def signal_register(attempt: Attempt, name: str) -> SignalRegister:
+    """Return the signal, for values that the handler has not had yet."""
+    await ensure_note(attempt)
+    newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
+    return SignalRegister(attempt.hub.broker, attempt.run_id, name, newer_than)
+
+
+def received(attempt: Attempt, name: str, revision: int) -> None:
+    """Remember that the handler has a signal's value; its next commit makes that final."""
+    attempt.signals[name] = max(revision, attempt.signals.get(name, 0))
+    attempt.signals_pending = True
+
+
+async def save_checkpoint(attempt: Attempt, data: bytes) -> None:
+    """Store the handler's own checkpoint; a loop's state, which has the usual key, stays."""
+    await attempt.hub.store.save_checkpoint(attempt.task, data, beside=attempt.handler.loop)
+    attempt.checkpointed = True
 
 
 async def commit_signals(attempt: Attempt) -> None:

@@ -13,7 +13,6 @@ from trio_dagnats.transport.memory.intake import MemoryIntake
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.posts import SILENCE, Post
 from trio_dagnats.transport.memory.server import MemoryServer
-from trio_dagnats.transport.memory.streams import Stream
 from trio_dagnats.transport.port import (
     NO_HEADERS,
     ConsumerSpec,
@@ -27,7 +26,7 @@ from trio_dagnats.transport.port import (
     Stored,
     StreamSpec,
 )
-from trio_dagnats.transport.rules import OPERATION, check_size, entry_of, no_bucket
+from trio_dagnats.transport.rules import OPERATION, check_size, entry_of
 from trio_dagnats.wire.names import kv_subject
 
 ABORT_AFTER = 35.0
@@ -180,14 +179,14 @@ class MemoryBroker:
     async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
         """See the port."""
         await self._line.turn(deadline)
-        record = self._bucket(bucket).last(kv_subject(bucket, key), self.time_ns())
+        record = self._server.bucket(bucket).last(kv_subject(bucket, key), self.time_ns())
         return entry_of(bucket, record) if record else None
 
     async def kv_put(
         self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
     ) -> int:
         """See the port."""
-        self._bucket(bucket)
+        self._server.bucket(bucket)
         stored = await self.store(
             kv_subject(bucket, key), value, expect_last=expect, deadline=deadline
         )
@@ -195,7 +194,7 @@ class MemoryBroker:
 
     async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
         """See the port."""
-        self._bucket(bucket)
+        self._server.bucket(bucket)
         await self.store(
             kv_subject(bucket, key), b"", headers={OPERATION: "DEL"}, deadline=deadline
         )
@@ -203,9 +202,14 @@ class MemoryBroker:
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
         """See the port."""
         await self._line.turn(deadline)
-        found = self._bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
+        found = self._server.bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
         entries = [entry for record in found if (entry := entry_of(bucket, record))]
         return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
+
+    async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
+        """See the port."""
+        await self._line.turn(deadline)
+        self._server.bucket(bucket).clear(kv_subject(bucket, f"{prefix}>"))
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
@@ -241,12 +245,6 @@ class MemoryBroker:
         consumer = self._server.stream(stream).consumers.pop(name, None)
         if consumer is not None:
             consumer.delete()
-
-    def _bucket(self, bucket: str) -> Stream:
-        stream = self._server.streams.get(f"KV_{bucket}")
-        if stream is None:
-            raise no_bucket(bucket)
-        return stream
 
     def _check_size(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
         size = len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items())

@@ -14,6 +14,7 @@ from trio_dagnats.transport.memory.consumers import Answer, Consumer
 from trio_dagnats.transport.memory.streams import MSG_ID, Stream
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
+from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import overlap
 
 EPOCH_NS = 1_786_000_000_000_000_000
@@ -126,6 +127,17 @@ class MemoryServer:
         if name not in self.streams:
             raise Missing(f"stream {name!r} not found")
         return self.streams[name]
+
+    def bucket(self, name: str) -> Stream:
+        """Return a key-value bucket.
+
+        Raises:
+            Missing: there is none of that name.
+        """
+        stream = self.streams.get(f"KV_{name}")
+        if stream is None:
+            raise no_bucket(name)
+        return stream
 
     def ensure_stream(self, spec: StreamSpec, max_per_subject: int = 0) -> None:
         """Create a stream, or change its configuration."""

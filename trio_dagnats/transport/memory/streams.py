@@ -81,6 +81,11 @@ class Stream:
         if record is not None:
             self._by_subject[record.subject].remove(sequence)
 
+    def clear(self, pattern: str) -> None:
+        """Take out all messages that a filter names."""
+        for sequence in [s for s, r in self._records.items() if matches(pattern, r.subject)]:
+            self.remove(sequence)
+
     def read(self, pattern: str, now_ns: int) -> Iterator[Record]:
         """Read the messages that a filter names, oldest first, without those past their age."""
         for record in list(self._records.values()):

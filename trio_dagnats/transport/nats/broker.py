@@ -175,6 +175,10 @@ class NatsBroker:
         """See the port."""
         return await self._kv.entries(bucket, prefix, deadline)
 
+    async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
+        """See the port."""
+        await self._kv.clear(bucket, prefix, deadline)
+
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
         await self._api.ensure_stream(spec, deadline)

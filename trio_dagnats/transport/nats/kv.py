@@ -56,6 +56,14 @@ class KeyValues:
         entries = [entry for record in found if (entry := entry_of(bucket, record))]
         return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
 
+    async def clear(self, bucket: str, prefix: str, deadline: float) -> None:
+        """Purge the bucket's stream below a prefix: one request, whatever the number of keys."""
+        request = {"filter": kv_subject(bucket, f"{prefix}>")}
+        try:
+            await self._api.call(f"STREAM.PURGE.KV_{bucket}", request, deadline)
+        except Missing as missing:
+            raise no_bucket(bucket) from missing
+
     async def _write(
         self,
         bucket: str,

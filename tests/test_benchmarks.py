@@ -1,0 +1,35 @@
+"""Short versions of the proof programs: counts and order, not times."""
+
+import random
+
+import pytest
+
+from benchmarks import durable_map, loops
+from trio_dagnats.local import Server
+
+
+async def test_loops_whose_workers_are_killed_commit_each_iteration_once() -> None:
+    async with Server() as server:
+        report = await loops.play(server.url, 6, 6, random.Random(3))
+
+    assert report.mistakes(6) == []
+    assert sum(map(len, report.commits.values())) == 6 * 6
+    assert report.kills > 0
+
+
+async def test_a_streaming_call_is_interrupted_each_time_and_costs_no_consumer() -> None:
+    async with Server() as server:
+        took = await loops.interrupts(server.url, 20, random.Random(3))
+
+    assert len(took) == 20
+
+
+@pytest.mark.parametrize("kill_at", [[], [120], [1, 150]], ids=["undisturbed", "once", "twice"])
+async def test_a_map_whose_worker_is_killed_runs_at_most_its_limit_again(
+    kill_at: list[int],
+) -> None:
+    async with Server() as server:
+        report = await durable_map.play(server.url, 200, 10, kill_at)
+
+    assert report.mistakes(200, 10) == []
+    assert report.kills == len(kill_at)
