@@ -214,13 +214,22 @@ print([m for m in ("asyncio", "nats", "trio_asyncio", "click", "rich") if m in s
         assert run_python("import sys, trio, pydantic; print('asyncio' in sys.modules)") == "True"
 
 
+def test_importing_the_package_alone_loads_nothing_at_all() -> None:
+    code = """
+import sys
+import trio_dagnats
+print([m for m in ("trio", "pydantic", "asyncio", "nats") if m in sys.modules])
+"""
+    assert run_python(code) == "[]"
+
+
 def test_importing_loads_nothing_that_a_worker_does_not_need_yet() -> None:
     """What keeps the import short, told by modules instead of by a clock."""
     code = """
 import sys
 import trio, pydantic
 before = set(sys.modules)
-import trio_dagnats
+from trio_dagnats import TaskContext, Worker
 print(" ".join(sorted({m.split(".")[0] for m in set(sys.modules) - before})))
 print(" ".join(sorted(m for m in sys.modules if m.startswith("trio_dagnats."))))
 """

@@ -16,28 +16,28 @@ Layers; imports point down only, and a test checks it on the real imports::
 importing this package changes nothing in the process.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from trio_dagnats.errors import (
-    DagnatsError,
-    Fatal,
-    RateLimited,
-    Retryable,
-    is_fatal,
-    is_retryable,
-)
-from trio_dagnats.transport import ConnectOptions
-from trio_dagnats.wire.registration import WorkerRegistration
-from trio_dagnats.worker.adapters import Continue
-from trio_dagnats.worker.context import TaskContext
-from trio_dagnats.worker.ledger import LedgerLine
-from trio_dagnats.worker.reasons import CancelReason
-from trio_dagnats.worker.steering import Inbox
-from trio_dagnats.worker.telemetry import Telemetry
-from trio_dagnats.worker.worker import Worker
 
 if TYPE_CHECKING:
     from trio_dagnats.client import Client, Retry, Run, Workflow
+    from trio_dagnats.errors import (
+        DagnatsError,
+        Fatal,
+        RateLimited,
+        Retryable,
+        is_fatal,
+        is_retryable,
+    )
+    from trio_dagnats.transport import ConnectOptions
+    from trio_dagnats.wire.registration import WorkerRegistration
+    from trio_dagnats.worker.adapters import Continue
+    from trio_dagnats.worker.context import TaskContext
+    from trio_dagnats.worker.ledger import LedgerLine
+    from trio_dagnats.worker.reasons import CancelReason
+    from trio_dagnats.worker.steering import Inbox
+    from trio_dagnats.worker.telemetry import Telemetry
+    from trio_dagnats.worker.worker import Worker
 
 __all__ = [
     "CancelReason",
@@ -61,14 +61,41 @@ __all__ = [
     "is_retryable",
 ]
 
-_OF_THE_CLIENT = frozenset({"Client", "Retry", "Run", "Workflow"})
+_HOMES = {
+    "client": ("Client", "Retry", "Run", "Workflow"),
+    "errors": (
+        "DagnatsError",
+        "Fatal",
+        "RateLimited",
+        "Retryable",
+        "is_fatal",
+        "is_retryable",
+    ),
+    "transport": ("ConnectOptions",),
+    "wire.registration": ("WorkerRegistration",),
+    "worker.adapters": ("Continue",),
+    "worker.context": ("TaskContext",),
+    "worker.ledger": ("LedgerLine",),
+    "worker.reasons": ("CancelReason",),
+    "worker.steering": ("Inbox",),
+    "worker.telemetry": ("Telemetry",),
+    "worker.worker": ("Worker",),
+}
+_HOME = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    """Load the client when it is first asked for: a worker in production never does."""
-    if name not in _OF_THE_CLIENT:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trio_dagnats import client  # noqa: PLC0415 - see above
+    """Load a public name when it is first asked for.
 
-    found: object = getattr(client, name)
+    A worker never needs the client, and a command line has to be up before anything can be slow: a
+    Ctrl-C in the middle of imports would end in a traceback.
+    """
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
