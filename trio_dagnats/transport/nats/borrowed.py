@@ -119,6 +119,10 @@ class BorrowedPath:
         except (nats.errors.Error, OSError) as error:  # requests are sent again after a reconnect
             log.warning("a batch of %d messages was not sent: %s", len(frames), error)
 
+    def write_at_once(self, frame: Frame) -> bool:  # noqa: ARG002 - the protocol's signature
+        """Say no: nats-py's publish may have to wait."""
+        return False
+
     async def subscribe(self, route: Route) -> None:
         """Subscribe through the client, which replays it after a reconnect by itself."""
 

@@ -39,6 +39,11 @@ class OwnPath:
         """Write all frames at once."""
         self._client.write_now(b"".join(map(encode, frames)))
 
+    def write_at_once(self, frame: Frame) -> bool:
+        """Write one frame."""
+        self._client.write_now(encode(frame))
+        return True
+
     async def subscribe(self, route: Route) -> None:
         """Subscribe now, or with the others after the reconnect."""
         if self.writable:

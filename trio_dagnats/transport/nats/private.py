@@ -10,7 +10,11 @@ import asyncio
 import contextlib
 import re
 import socket
+import ssl
 import struct
+from collections.abc import Callable
+from typing import cast
+from urllib.parse import ParseResult
 
 import nats.errors
 import trio
@@ -23,6 +27,8 @@ from trio_dagnats.transport.nats.frames import Incoming, decode_headers
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
+Take = Callable[[bytes], bytes]
+"""Takes from the front of what came in what it can, and returns the rest."""
 FIRST_SID_DIGITS = len(str(FIRST_SID))
 _MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)()\r\n").match
 _HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
@@ -44,8 +50,41 @@ class AbortingTcp(TcpTransport):
 
     reset = True
 
-    def __init__(self) -> None:
+    def __init__(self, take: Take) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # nats-py types this class in part
+        self._take = take
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Connect, and look at what comes in before nats-py does."""
+        await super().connect(uri, buffer_size, connect_timeout)
+        self._listen_in()
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,
+        connect_timeout: int,
+    ) -> None:
+        """Go on with TLS, through another protocol object."""
+        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
+        self._listen_in()
+
+    def _listen_in(self) -> None:
+        """Take our messages as they arrive: a wake-up of nats-py's reader costs two turns."""
+        writer, reader = self._io_writer, self._io_reader
+        assert writer is not None
+        assert reader is not None
+        protocol = cast("asyncio.Protocol", writer.transport.get_protocol())
+        feed = protocol.data_received
+
+        def received(data: bytes) -> None:
+            # What nats-py has not read yet comes first; unknown where asyncio has another reader.
+            rest = data if vars(reader).get("_buffer", True) else self._take(data)
+            if rest:
+                feed(rest)
+
+        protocol.data_received = received  # type: ignore[method-assign]  # of this one object
 
     @property
     def writer(self) -> asyncio.StreamWriter | None:
@@ -85,36 +124,58 @@ class FastParser(Parser):
     def __init__(self, client: Client, routes: Routes) -> None:
         super().__init__(client)
         self._routes = routes
+        self._tail = b""
+
+    def reset(self) -> None:
+        """Begin a new connection."""
+        super().reset()
+        self._tail = b""
+
+    def take(self, data: bytes) -> bytes:
+        """Take our messages from what has just come in; return what is left for nats-py.
+
+        The beginning of a message of ours is kept until the rest of it is there.
+        """
+        if self.buf or self.state != AWAITING_CONTROL_LINE:
+            return data
+        raw = self._tail + data if self._tail else data
+        taken, waits = self._take_ours(raw)
+        self._tail = raw[taken:] if waits else b""
+        return b"" if waits else raw[taken:]
 
     async def parse(self, data: bytes = b"") -> None:
-        """Take the bytes that came in."""
+        """Take the bytes that nats-py has read."""
         self.buf.extend(data)
         if self.state == AWAITING_CONTROL_LINE:
-            taken = self._take_ours(bytes(self.buf))
+            taken, _ = self._take_ours(bytes(self.buf))
             if taken:
                 del self.buf[:taken]
         if self.buf:
             await super().parse()
 
-    def _take_ours(self, raw: bytes) -> int:
-        """Deliver whole messages from the front; return how many bytes they were."""
+    def _take_ours(self, raw: bytes) -> tuple[int, bool]:
+        """Deliver whole messages from the front.
+
+        Returns:
+            How many bytes they were, and whether a message of ours is there only in part.
+        """
         at, routes, size = 0, self._routes.by_text, len(raw)
         while True:
             headers = raw.startswith(b"H", at)
             line = (_HMSG if headers else _MSG)(raw, at)
             if line is None:
-                return at
+                return at, False
             subject, sid, reply, first, last = line.groups()
+            route = routes.get(sid)
+            if route is None and len(sid) < FIRST_SID_DIGITS:
+                return at, False
             start = line.end()
             end = start + int(last or first)
             if end + 2 > size:
-                return at
-            route = routes.get(sid)
+                return at, True
             if route is not None:
                 head = start + int(first) if headers else start
                 route.deliver(_incoming(subject, reply, raw[start:head], raw[head:end]))
-            elif len(sid) < FIRST_SID_DIGITS:
-                return at
             at = end + 2
 
 
@@ -132,8 +193,8 @@ class HookedClient(Client):
     def __init__(self, routes: Routes) -> None:
         super().__init__()
         self._routes = routes
-        self._ps = FastParser(self, routes)
-        self._tcp = AbortingTcp()
+        self._ps = self._fast = FastParser(self, routes)
+        self._tcp = AbortingTcp(self._fast.take)
         self._transport = self._tcp
 
     def _connect_command(self) -> bytes:
@@ -193,5 +254,5 @@ def hooks_fit() -> bool:
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
-        and "_io_writer" in vars(AbortingTcp())
+        and {"_io_reader", "_io_writer"} <= vars(AbortingTcp(bytes)).keys()
     )
