@@ -24,10 +24,9 @@ def _is_young(attempt: Attempt, now: float) -> bool:
     Before it runs a busy server can keep every attempt waiting, and watching them all would keep
     it busier still; but a lease must be renewed in time.
     """
-    if attempt.started_at:
-        return now < attempt.started_at + YOUNG
     born = attempt.delivery.received_at
-    return now < min(born + STARTING_MOST, renew_at(born, attempt.ack_wait) - YOUNG)
+    begin = min(born + STARTING_MOST, renew_at(born, attempt.ack_wait) - YOUNG)
+    return not attempt.started_at and now < begin
 
 
 def begin_duties(attempt: Attempt) -> None:
