@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks import cancel, drain, durable_map, loops
+from benchmarks import cancel, drain, durable_map, loops, partitions
 from trio_dagnats import CancelReason
 from trio_dagnats.local import Server
 
@@ -51,3 +51,10 @@ async def test_sigterms_under_load_lose_nothing_repeat_nothing_and_spend_no_retr
     assert (found.lost, found.left, found.twice, found.spent) == (0, 0, 0, 0)
     assert found.exits == {0: 4}
     assert found.hand_backs()
+
+
+async def test_no_task_has_two_executions_at_once_whatever_the_network_holds_back() -> None:
+    found = await partitions.play(partitions=4, lanes=2, seed=2, most=3.5)
+
+    assert (found.overlaps, found.lost, found.left, found.twice) == (0, 0, 0, 0)
+    assert found.executions >= found.fed

@@ -25,7 +25,8 @@ def _is_young(attempt: Attempt, now: float) -> bool:
     it busier still; but a lease must be renewed in time.
     """
     born = attempt.delivery.received_at
-    begin = min(born + STARTING_MOST, renew_at(born, attempt.ack_wait) - YOUNG)
+    renewal = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
+    begin = min(born + STARTING_MOST, renewal - YOUNG)
     return not attempt.started_at and now < begin
 
 
@@ -40,7 +41,7 @@ def begin_duties(attempt: Attempt) -> None:
         return
     hub, born = attempt.hub, attempt.delivery.received_at
     hub.watch.join(attempt)
-    hub.agenda.at(renew_at(born, attempt.ack_wait), attempt.keep_lease)
+    hub.agenda.at(renew_at(attempt.delivery.sent_after, attempt.ack_wait), attempt.keep_lease)
     hub.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))
 
 
