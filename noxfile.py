@@ -40,6 +40,6 @@ def bench(session: nox.Session) -> None:
     """Run a proof program: ``nox -s bench -- loops``; throughput and engine without a name."""
     session.install("-e", ".[local]")
     name, *options = session.posargs or ["throughput"]
-    session.run("python", f"benchmarks/{name}.py", *options)
+    session.run("python", "-m", f"benchmarks.{name}", *options)
     if not session.posargs:
-        session.run("python", "benchmarks/engine.py")
+        session.run("python", "-m", "benchmarks.engine")

@@ -6,7 +6,7 @@ acknowledgement, then acknowledge the task. The clock runs from the first task t
 connection; what a process costs to start is not in it. The sides take turns, each in a fresh
 process; every round is checked: each task completed exactly once, the queue empty.
 
-Run it:  python benchmarks/throughput.py
+Run it:  python -m benchmarks.throughput
 """
 
 import argparse
@@ -18,64 +18,35 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import trio
 
+from benchmarks.common import ROOT, left_in_queue, memory_mib, preload, prepare, records
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.local import Server
-from trio_dagnats.local.engine import resources
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.names import TASK_QUEUES
 
 BAR = 1.5
 """What this worker must reach, as a multiple of the plain loop."""
+COMPLETED = b'"step.completed"'
 
 
-async def preload(url: str, tasks: int) -> None:
+async def fill(url: str, tasks: int) -> None:
     """Make the streams and put the tasks into the queue."""
     async with open_broker(url) as broker:
-        for spec in resources.STREAMS:
-            if spec.name in {TASK_QUEUES, WORKFLOW_HISTORY}:
-                await broker.ensure_stream(spec, deadline=trio.current_time() + 30)
-        limit = trio.CapacityLimiter(512)
-
-        async def put(number: int) -> None:
-            body = {"task_id": f"r{number}.s", "run_id": f"r{number}", "step_id": "s", "input": 1}
-            async with limit:
-                await broker.store(
-                    f"task.noop.r{number}",
-                    compact(body),  # as the engine writes it
-                    deadline=trio.current_time() + 60,
-                )
-
-        async with trio.open_nursery() as nursery:
-            for number in range(tasks):
-                nursery.start_soon(put, number)
-
-
-async def count_done(broker: Broker) -> Counter[str]:
-    """Count the completions of every task."""
-    records = await broker.records(WORKFLOW_HISTORY, "history.>", deadline=trio.current_time() + 60)
-    return Counter(r.subject for r in records if b'"step.completed"' in r.body[:40])
+        await prepare(broker)
+        await preload(broker, "noop", [f"r{number}" for number in range(tasks)])
 
 
 async def check(url: str, tasks: int) -> None:
     """Fail unless every task was completed once and the queue is empty."""
     async with open_broker(url) as broker:
-        done = await count_done(broker)
-        (state,) = await broker.consumers(TASK_QUEUES, deadline=trio.current_time() + 10)
+        done = Counter(r.subject for r in await records(broker) if COMPLETED in r.body[:40])
+        left = await left_in_queue(broker)
     assert len(done) == tasks, f"{len(done)} of {tasks} tasks were completed"
     assert set(done.values()) == {1}, "some tasks were completed twice"
-    assert (state.pending, state.ack_pending) == (0, 0), f"the queue is not empty: {state}"
-
-
-def memory_mib() -> float:
-    """Return the memory that this process has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1024**2
+    assert not left, f"the queue is not empty: {left} tasks"
 
 
 def figures(tasks: int, begun: float, half: float) -> dict[str, float]:
@@ -168,10 +139,11 @@ def _now() -> str:
 def one_round(side: str, tasks: int, concurrency: int) -> dict[str, float]:
     """Run one side in a process of its own, on a server of its own."""
     with Server() as server:
-        trio.run(preload, server.url, tasks)
-        command = [sys.executable, __file__, "--side", side, "--url", server.url]
+        trio.run(fill, server.url, tasks)
+        command = [sys.executable, "-m", "benchmarks.throughput", "--side", side]
+        command += ["--url", server.url]
         command += ["--tasks", str(tasks), "--concurrency", str(concurrency)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
         if done.returncode:
             sys.exit(f"{side} failed:\n{done.stderr}")
         trio.run(check, server.url, tasks)

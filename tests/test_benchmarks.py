@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from benchmarks import durable_map, loops
+from benchmarks import cancel, drain, durable_map, loops, partitions
+from trio_dagnats import CancelReason
 from trio_dagnats.local import Server
 
 
@@ -33,3 +34,27 @@ async def test_a_map_whose_worker_is_killed_runs_at_most_its_limit_again(
 
     assert report.mistakes(200, 10) == []
     assert report.kills == len(kill_at)
+
+
+async def test_cancelled_runs_leave_no_task_no_outcome_and_no_message() -> None:
+    async with Server() as server:
+        found = await cancel.play(server.url, singly=30, flat_out=170, in_flight=20, seed=1)
+
+    assert found.reasons == {CancelReason.RUN_CANCELLED: 200}
+    assert (found.orphans, found.published, found.left) == (0, 0, 0)
+
+
+async def test_sigterms_under_load_lose_nothing_repeat_nothing_and_spend_no_retry() -> None:
+    async with Server() as server:
+        found = await drain.play(server.url, sigterms=4, grace=0.2, seed=1, kinds=drain.KINDS)
+
+    assert (found.lost, found.left, found.twice, found.spent) == (0, 0, 0, 0)
+    assert found.exits == {0: 4}
+    assert found.hand_backs()
+
+
+async def test_no_task_has_two_executions_at_once_whatever_the_network_holds_back() -> None:
+    found = await partitions.play(partitions=4, lanes=2, seed=2, most=3.5)
+
+    assert (found.overlaps, found.lost, found.left, found.twice) == (0, 0, 0, 0)
+    assert found.executions >= found.fed

@@ -1,12 +1,15 @@
 """Our own connection on a real server: outages, refusals, the fall-back to public calls."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from contract_bench import PATIENCE, Bench, Sink
 
+from benchmarks.partitions import DOWN, Proxy
 from trio_dagnats import Client, ConnectOptions, TaskContext, Worker, Workflow
 from trio_dagnats.errors import ConnectError, UsageError
 from trio_dagnats.local import LocalEngine, Server
@@ -47,6 +50,32 @@ async def test_pulls_go_on_after_an_outage(tmp_path: Path) -> None:
             with trio.fail_after(PATIENCE):
                 while not any(delivery.body == b"after" for delivery in sink.deliveries):
                     await sink.wait(len(sink.deliveries) + 1)
+
+
+async def test_a_message_that_was_held_up_on_its_way_is_known_to_be_old(tmp_path: Path) -> None:
+    sink = Sink()
+    async with Server(store_dir=tmp_path) as server, trio.open_nursery() as nursery:
+        proxy = Proxy(server.port)
+        await nursery.start(proxy.run)
+        async with open_broker(server.url) as near, open_broker(proxy.url) as broker:
+            bench = Bench(near, "nats", "x")
+            await bench.set_up()
+            await bench.consumer()
+            async with broker.intake(bench.queue, "c", sink, fresh=0.05) as intake:
+                intake.pull(10, 60.0)
+                await bench.store(bench.task("a"), b"in time")
+                (in_time,) = await sink.wait(1)
+                nursery.start_soon(partial(proxy.partition, (DOWN,), 1.0, drop=False))
+                await trio.testing.wait_all_tasks_blocked()
+                held_at = trio.current_time()
+                await bench.store(bench.task("a"), b"late")
+                (_, late) = await sink.wait(2)
+                in_time.ack()
+                late.ack()
+        nursery.cancel_scope.cancel()
+
+    assert late.sent_after < held_at < late.received_at
+    assert in_time.sent_after <= in_time.received_at <= held_at
 
 
 async def test_a_run_goes_on_when_the_server_is_killed_under_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.receiving import Delivery, Intake, IntakeSink
 from trio_dagnats.transport.values import (
     FOREVER,
+    FRESH,
     NO_HEADERS,
     ConsumerSpec,
     ConsumerState,
@@ -29,6 +30,7 @@ from trio_dagnats.transport.values import (
 
 __all__ = [
     "FOREVER",
+    "FRESH",
     "NO_HEADERS",
     "Broker",
     "ConsumerSpec",
@@ -186,10 +188,11 @@ class Broker(Protocol):
         ...
 
     def intake(
-        self, stream: str, durable: str, sink: IntakeSink
+        self, stream: str, durable: str, sink: IntakeSink, *, fresh: float = FRESH
     ) -> AbstractAsyncContextManager[Intake]:
         """Open the subscription for the pulls of one durable consumer, for the length of a block.
 
+        A sign of life every ``fresh`` seconds keeps the ``sent_after`` of deliveries that recent.
         Leaving stops the pulls on the server and hands back (NAK) every message that was on its
         way, within 5 seconds; none is lost for an ``ack_wait``.
         """

@@ -11,7 +11,9 @@ class Delivery(Protocol):
 
     ``stream_sequence`` is the message's own and stays the same through redeliveries; ``deliveries``
     counts them but can skip (contract H39). ``published_ns`` is when the server stored the message.
-    ``received_at`` is the trio time of its arrival here.
+    ``received_at`` is the trio time of its arrival here. ``sent_after`` is a trio time before which
+    the server cannot have sent it: bytes may be on their way for long, and the lease begins when
+    they are sent.
 
     The three terminal answers queue one frame and never wait, so that they can be called while a
     cancellation unwinds; the second one on a delivery is ignored. A frame that is still queued
@@ -26,6 +28,7 @@ class Delivery(Protocol):
     deliveries: int
     published_ns: int
     received_at: float
+    sent_after: float
 
     def ack(self, *, not_after: float = FOREVER) -> None:
         """Tell the server that the message is done (``+ACK``); it leaves the queue."""

@@ -12,6 +12,7 @@ from trio_dagnats.wire.trace import NO_HEADERS
 
 __all__ = [
     "FOREVER",
+    "FRESH",
     "NO_HEADERS",
     "ConsumerSpec",
     "ConsumerState",
@@ -24,6 +25,8 @@ __all__ = [
 ]
 
 FOREVER = float("inf")
+FRESH = 10.0
+"""Seconds between two signs of life that an intake asks for, if its leases are long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,11 @@ class Nursling(Generic[T]):
             self._lot.unpark_all()
         self._born[thing] = born
 
+    def renew(self, thing: T, born: float) -> None:
+        """Let a thing that has not grown old yet begin again, as if it were born now."""
+        if self._born.pop(thing, None) is not None:
+            self._born[thing] = born
+
     def discard(self, thing: T) -> None:
         """Forget a thing; it need not be there."""
         self._born.pop(thing, None)

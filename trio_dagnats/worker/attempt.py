@@ -181,7 +181,7 @@ class Attempt:
         self.share = share
         self.delivery = delivery
         self.ack_wait = ack_wait
-        self.lease_until = lease_end(delivery.received_at, ack_wait)  # it began with the arrival
+        self.lease_until = lease_end(delivery.sent_after, ack_wait)
         self.scope = trio.CancelScope()  # gets its deadline when the attempt is no longer young
         self.trace = from_headers(delivery.headers)
         self.signals: dict[str, int] = {}

@@ -11,6 +11,7 @@ from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.names import TASK_QUEUES
 from trio_dagnats.worker import durables
 from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.lease import fresh_within, lease_end
 from trio_dagnats.worker.slots import Share, Slots
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -55,12 +56,23 @@ class Consumer:
         self._refusals = 0
 
     def delivered(self, delivery: Delivery) -> None:
-        """Start an attempt; without a slot for it the message goes straight back."""
+        """Start an attempt; without a slot for it the message goes straight back.
+
+        A message whose lease may be over when it arrives was held up on its way. Another worker
+        has it by now, or gets it soon: nothing is said about it.
+        """
         self._refusals = 0
-        if self._slots.arrived(self.share):
+        has_slot = self._slots.arrived(self.share)
+        until = lease_end(delivery.sent_after, self.ack_wait)
+        if delivery.received_at >= until:
+            log.warning("a task of %s came too late: left to its lease", self.handler.task_type)
+            delivery.forget()
+            if has_slot:
+                self._slots.ended(self.share)
+        elif has_slot:
             self._start(self, delivery)
         else:
-            delivery.nak()
+            delivery.nak(not_after=until)
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused."""
@@ -70,7 +82,8 @@ class Consumer:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pull until cancelled; what is on its way then is handed back (design 8.8)."""
-        async with self._broker.intake(TASK_QUEUES, self._durable, self) as intake:
+        fresh = fresh_within(self.ack_wait)
+        async with self._broker.intake(TASK_QUEUES, self._durable, self, fresh=fresh) as intake:
             task_status.started()
             while True:
                 batch = await self._slots.promise(self.share)

@@ -24,10 +24,10 @@ def _is_young(attempt: Attempt, now: float) -> bool:
     Before it runs a busy server can keep every attempt waiting, and watching them all would keep
     it busier still; but a lease must be renewed in time.
     """
-    if attempt.started_at:
-        return now < attempt.started_at + YOUNG
     born = attempt.delivery.received_at
-    return now < min(born + STARTING_MOST, renew_at(born, attempt.ack_wait) - YOUNG)
+    renewal = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
+    begin = min(born + STARTING_MOST, renewal - YOUNG)
+    return not attempt.started_at and now < begin
 
 
 def begin_duties(attempt: Attempt) -> None:
@@ -41,7 +41,7 @@ def begin_duties(attempt: Attempt) -> None:
         return
     hub, born = attempt.hub, attempt.delivery.received_at
     hub.watch.join(attempt)
-    hub.agenda.at(renew_at(born, attempt.ack_wait), attempt.keep_lease)
+    hub.agenda.at(renew_at(attempt.delivery.sent_after, attempt.ack_wait), attempt.keep_lease)
     hub.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))
 
 

@@ -92,7 +92,8 @@ async def _until_handler(attempt: Attempt) -> bool:
 async def _run_handler(attempt: Attempt) -> None:
     hub = attempt.hub
     attempt.main_task = trio.lowlevel.current_task()
-    attempt.started_at = trio.current_time()  # what counts is how long the handler runs
+    attempt.started_at = trio.current_time()
+    hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
         outcome, error = await (_call(attempt) if hub.silent else _call_traced(attempt))

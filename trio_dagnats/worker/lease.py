@@ -3,20 +3,22 @@
 The lease is time, not an answer: the server confirms a renewal even after the lease has expired
 and another worker holds the message (contract 14). So it ends at the *send* time of the last
 confirmed renewal plus the durable's ``ack_wait``, less a margin, and the attempt's scope ends
-there.
+there. The first lease begins when the server sends the message, which can be long before it
+arrives (a partition that heals delivers it late).
 
 All times are trio clock readings in seconds. No I/O.
 """
 
 MARGIN_SHARE = 0.1
 MARGIN_MOST = 5.0
+FRESH_SHARE = 1 / 6
+FRESH_MOST = 10.0
 
 
 def margin(ack_wait: float) -> float:
     """Return the seconds by which we give up before the server may deliver to another worker.
 
-    It covers the way of the first delivery to us (its lease starts when the server sends it) and
-    a late turn of the event loop.
+    It covers a late turn of the event loop and the end of the handler.
     """
     return min(ack_wait * MARGIN_SHARE, MARGIN_MOST)
 
@@ -24,6 +26,15 @@ def margin(ack_wait: float) -> float:
 def lease_end(since: float, ack_wait: float) -> float:
     """Return until when a lease of ``ack_wait`` seconds, held from ``since`` on, is ours."""
     return since + ack_wait - margin(ack_wait)
+
+
+def fresh_within(ack_wait: float) -> float:
+    """Return how old the proof may be that a delivery was not long on its way to us.
+
+    A lease begins when the server sends the message, which nobody tells us; it is counted from
+    the last moment before which the message cannot have been sent.
+    """
+    return min(ack_wait * FRESH_SHARE, FRESH_MOST)
 
 
 def renew_at(since: float, ack_wait: float) -> float:

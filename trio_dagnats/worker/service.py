@@ -21,7 +21,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import EngineError
-from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.transport.port import FOREVER, Broker, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables, express
@@ -45,8 +45,8 @@ from trio_dagnats.worker.watchdog import Watchdog
 log = logging.getLogger("trio_dagnats.worker")
 
 PATIENCE = 10.0
-HARD_EXIT_AFTER = 3.0
-"""Seconds after the grace at which ``hard_exit`` ends the process; 25 + 3 fit Kubernetes' 30."""
+HARD_EXIT_AFTER = 1.5
+"""Seconds after the grace at which ``hard_exit`` ends the process: it is gone within two."""
 HARD_EXIT_CODE = 70
 REFUSING_AFTER = 1.0
 """Seconds between two looks at handlers that do not end after they were cancelled."""
@@ -170,10 +170,10 @@ class Service:
             await trio.sleep_forever()
         for attempt in self.live:
             attempt.cancel(CancelReason.DRAIN)
-        last = trio.current_time() + HARD_EXIT_AFTER
+        last = trio.current_time() + HARD_EXIT_AFTER if self._hard_exit else FOREVER
         while True:
-            await trio.sleep(REFUSING_AFTER)
-            if self._hard_exit and trio.current_time() >= last:
+            await trio.sleep_until(min(trio.current_time() + REFUSING_AFTER, last))
+            if trio.current_time() >= last:
                 self._leave_process()
             for attempt in self.live:
                 log.warning(

@@ -46,7 +46,7 @@ class Worker:
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
         worker_id: the name in the directory, a random one when None.
         options: how to connect: credentials, TLS, names.
-        hard_exit: end the process with exit code 70, three seconds after the grace, if handlers
+        hard_exit: end the process with exit code 70, 1.5 seconds after the grace, if handlers
             do not end though they were cancelled (in a thread, shielded, swallowing it).
 
     Raises:

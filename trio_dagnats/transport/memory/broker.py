@@ -14,6 +14,7 @@ from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.posts import SILENCE, Post
 from trio_dagnats.transport.memory.server import MemoryServer
 from trio_dagnats.transport.port import (
+    FRESH,
     NO_HEADERS,
     ConsumerSpec,
     ConsumerState,
@@ -151,7 +152,12 @@ class MemoryBroker:
 
     @asynccontextmanager
     async def intake(
-        self, stream: str, durable: str, sink: IntakeSink
+        self,
+        stream: str,
+        durable: str,
+        sink: IntakeSink,
+        *,
+        fresh: float = FRESH,  # noqa: ARG002
     ) -> AsyncIterator[MemoryIntake]:
         """See the port."""
         consumers = self._server.stream(stream).consumers

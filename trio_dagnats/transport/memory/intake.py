@@ -21,6 +21,7 @@ class MemoryDelivery:
     deliveries: int
     published_ns: int
     received_at: float
+    sent_after: float
 
     def __init__(self, line: Line, consumer: Consumer, record: Record, deliveries: int) -> None:
         self._line = line
@@ -32,7 +33,7 @@ class MemoryDelivery:
         self.stream_sequence = record.sequence
         self.deliveries = deliveries
         self.published_ns = record.time_ns
-        self.received_at = trio.current_time()
+        self.received_at = self.sent_after = trio.current_time()
 
     def ack(self, *, not_after: float = FOREVER) -> None:
         """See the port."""

@@ -16,6 +16,7 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.nats.stores import Post, Publisher
 from trio_dagnats.transport.port import (
+    FRESH,
     NO_HEADERS,
     ConsumerSpec,
     ConsumerState,
@@ -140,10 +141,10 @@ class NatsBroker:
             yield
 
     def intake(
-        self, stream: str, durable: str, sink: IntakeSink
+        self, stream: str, durable: str, sink: IntakeSink, *, fresh: float = FRESH
     ) -> AbstractAsyncContextManager[NatsIntake]:
         """See the port."""
-        return open_intake(self._link, stream, durable, sink)
+        return open_intake(self._link, stream, durable, sink, fresh)
 
     async def records(
         self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float

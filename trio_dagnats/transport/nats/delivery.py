@@ -24,6 +24,7 @@ class NatsDelivery:
         "headers",
         "published_ns",
         "received_at",
+        "sent_after",
         "stream_sequence",
         "subject",
     )
@@ -35,6 +36,7 @@ class NatsDelivery:
     stream_sequence: int
     published_ns: int
     received_at: float
+    sent_after: float
 
     def __init__(self, link: Link, message: Incoming, received_at: float) -> None:
         self._link = link
@@ -45,6 +47,7 @@ class NatsDelivery:
         self.headers = message.headers
         self.deliveries, self.stream_sequence, self.published_ns = decode_ack(message.reply)
         self.received_at = received_at
+        self.sent_after = link.requests.contact
         link.active += 1
 
     def ack(self, *, not_after: float = FOREVER) -> None:

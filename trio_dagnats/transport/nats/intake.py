@@ -8,7 +8,7 @@ noticed by missing heartbeats, a lost connection by the reconnect.
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import final
 
 import trio
@@ -37,8 +37,11 @@ _GONE = ("Consumer Deleted", "Consumer is push based", "Stream Deleted")
 class NatsIntake:
     """See ``port.Intake``."""
 
-    def __init__(self, link: Link, stream: str, durable: str, sink: IntakeSink) -> None:
+    def __init__(
+        self, link: Link, stream: str, durable: str, sink: IntakeSink, fresh: float
+    ) -> None:
         self._link = link
+        self._fresh = fresh
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._name = durable
         self._sink = sink
@@ -80,9 +83,16 @@ class NatsIntake:
         delivery = NatsDelivery(self._link, message, self._heard)
         self._credits = max(0, self._credits - 1)
         if self._leaving:
-            delivery.nak()
+            self._hand_back(delivery)
         else:
             self._sink.delivered(delivery)
+
+    def _hand_back(self, delivery: NatsDelivery) -> None:
+        """Hand back what has just been sent; what was long on its way may be another's by now."""
+        if delivery.received_at - delivery.sent_after <= 2 * self._fresh:
+            delivery.nak()
+        else:
+            delivery.forget()
 
     def _take_status(self, message: Incoming) -> None:
         if message.status == "100":
@@ -124,6 +134,17 @@ class NatsIntake:
             elif now >= self._heard + beat * HEARTBEATS_MISSED or now >= self._ends + beat:
                 self._give_back(self._credits, PullEnd.EXPIRED)
 
+    async def keep_fresh(self) -> None:
+        """Hear from the server every ``fresh`` seconds, by whatever answer, until cancelled."""
+        link = self._link
+        while True:
+            due = link.requests.contact + self._fresh
+            if trio.current_time() < due:
+                await trio.sleep_until(due)
+                continue
+            with suppress(NotStored):
+                await link.echo(trio.current_time() + self._fresh)
+
     async def leave(self, route: Route) -> None:
         """Stop the pulls on the server and hand back what is on its way (design 8.8)."""
         self._leaving = True
@@ -141,15 +162,16 @@ class NatsIntake:
 
 @asynccontextmanager
 async def open_intake(
-    link: Link, stream: str, durable: str, sink: IntakeSink
+    link: Link, stream: str, durable: str, sink: IntakeSink, fresh: float
 ) -> AsyncIterator[NatsIntake]:
     """Open an intake for the length of a block; see ``port.Broker.intake``."""
-    intake = NatsIntake(link, stream, durable, sink)
+    intake = NatsIntake(link, stream, durable, sink, fresh)
     route = link.routes.add(intake.inbox, intake.take, gap=intake.gap)
     async with trio.open_nursery() as nursery:
         try:
             await link.path.subscribe(route)
             nursery.start_soon(intake.watch)
+            nursery.start_soon(intake.keep_fresh)
             yield intake
         finally:
             await intake.leave(route)

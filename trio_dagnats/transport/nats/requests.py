@@ -92,6 +92,10 @@ class Requests:
     Args:
         outbox: where frames go.
         inbox: the prefix of reply subjects, without the last token.
+
+    Attributes:
+        contact: the newest trio time of which the server is known to have heard from us later:
+            what arrives from now on was sent after it.
     """
 
     def __init__(self, outbox: Outbox, inbox: str) -> None:
@@ -101,6 +105,7 @@ class Requests:
         self._numbers = count(1)
         self._table: dict[str, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
+        self.contact = 0.0
 
     def __len__(self) -> int:
         return len(self._table)
@@ -155,11 +160,16 @@ class Requests:
     def answered(self, message: Incoming) -> None:
         """Take an answer from the inbox; late ones find nobody."""
         request = self._table.pop(message.subject[self._cut :], None)
-        if request is not None:
-            request.answered(message)
+        if request is None:
+            return
+        # The answer may be to an earlier send than the last one: then it proves too little.
+        if request.sends == 1 and request.frame.sent_at > self.contact:
+            self.contact = request.frame.sent_at
+        request.answered(message)
 
     def reconnected(self) -> None:
         """Send again what had been sent on the old connection, before anything new."""
+        self.contact = trio.current_time()  # nothing of the old connection arrives any more
         sent = [request for request in self._table.values() if request.frame.sent_at]
         frames = [(request, _again(request)) for request in sent]
         self._outbox.put_first(frame for _, frame in frames if frame is not None)
