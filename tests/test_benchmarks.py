@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks import durable_map, loops
+from benchmarks import blocked, durable_map, loops, ps
 from trio_dagnats.local import Server
 
 
@@ -33,3 +33,22 @@ async def test_a_map_whose_worker_is_killed_runs_at_most_its_limit_again(
 
     assert report.mistakes(200, 10) == []
     assert report.kills == len(kill_at)
+
+
+@pytest.mark.parametrize("lease", [300.0, 2.0], ids=["default", "shorter than the block"])
+async def test_a_handler_that_blocks_the_loop_is_named_once_and_completes_nothing_twice(
+    lease: float,
+) -> None:
+    async with Server() as server:
+        report = await blocked.play(server.url, 10, 5.0, lease)
+
+    assert (report.stacks, report.names_the_line) == (1, True)
+    assert bool(report.delivered_twice) == (lease < 5.0)
+    assert (report.completed_twice, report.completed) == (0, 11)
+
+
+async def test_a_busy_worker_tells_of_every_handler_and_names_the_guilty_line() -> None:
+    async with Server() as server:
+        took, _ = await ps.measure(server.url, 50, 3)
+
+    assert len(took) == 3
