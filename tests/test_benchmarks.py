@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks import cancel, drain, durable_map, loops, partitions
+from benchmarks import blocked, cancel, drain, durable_map, loops, partitions, ps
 from trio_dagnats import CancelReason
 from trio_dagnats.local import Server
 
@@ -58,3 +58,22 @@ async def test_no_task_has_two_executions_at_once_whatever_the_network_holds_bac
 
     assert (found.overlaps, found.lost, found.left, found.twice) == (0, 0, 0, 0)
     assert found.executions >= found.fed
+
+
+@pytest.mark.parametrize("lease", [300.0, 2.0], ids=["default", "shorter than the block"])
+async def test_a_handler_that_blocks_the_loop_is_named_once_and_completes_nothing_twice(
+    lease: float,
+) -> None:
+    async with Server() as server:
+        report = await blocked.play(server.url, 10, 5.0, lease)
+
+    assert (report.stacks, report.names_the_line) == (1, True)
+    assert bool(report.delivered_twice) == (lease < 5.0)
+    assert (report.completed_twice, report.completed) == (0, 11)
+
+
+async def test_a_busy_worker_tells_of_every_handler_and_names_the_guilty_line() -> None:
+    async with Server() as server:
+        took, _ = await ps.measure(server.url, 50, 3)
+
+    assert len(took) == 3

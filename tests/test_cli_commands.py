@@ -130,6 +130,26 @@ def test_workers_lists_who_serves_what(url: str) -> None:
     assert worker["language"] == "python"
 
 
+def test_ps_names_the_line_on_which_a_handler_stands(url: str) -> None:
+    run_id = started(url, "waits")
+    line = 'in waits: return await ctx.wait_for_signal("go")'
+    shown = cli("ps", url=url).stdout
+    while f"{run_id}.waits attempt 1 of waits: waiting (signal go)" not in shown:
+        shown = cli("ps", url=url).stdout
+
+    assert line in shown
+    (worker,) = json.loads(cli("ps", "--json", url=url).stdout)
+    (attempt,) = [found for found in worker["attempts"] if found["run_id"] == run_id]
+    assert attempt["tasks"]["place"]["text"] == 'return await ctx.wait_for_signal("go")'
+    assert cli("cancel", run_id, url=url).returncode == Exit.DONE
+
+
+def test_ps_of_an_unknown_worker_finds_none(url: str) -> None:
+    done = cli("ps", "--worker", "nobody", url=url)
+
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.DONE, "", "no workers\n")
+
+
 def test_a_task_that_nobody_serves_is_named_while_a_run_waits(url: str) -> None:
     done = cli("start", "nobody", "--wait", "--timeout", "3", url=url)
 

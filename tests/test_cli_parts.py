@@ -15,7 +15,17 @@ from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.target import load, locate
 from trio_dagnats.cli.unserved import unserved
-from trio_dagnats.client import RunStatus, StepState, StepStatus, WorkflowDef, WorkflowRun
+from trio_dagnats.client import (
+    AttemptTree,
+    Place,
+    RunStatus,
+    StepState,
+    StepStatus,
+    TaskTree,
+    WorkerAttempts,
+    WorkflowDef,
+    WorkflowRun,
+)
 from trio_dagnats.client.timeline import timeline
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -325,3 +335,24 @@ def test_a_project_has_what_it_needs() -> None:
 def test_a_name_that_is_none_for_a_project(name: str) -> None:
     with pytest.raises(CliError, match="is no name for a project"):
         new.contents(name)
+
+
+def test_a_worker_that_does_not_answer_is_drawn_as_such() -> None:
+    drawn = render.worker_attempts(WorkerAttempts(worker_id="w", hostname="h", pid=3))
+
+    assert drawn.plain.startswith("w  h  pid 3  does not answer: it has died")
+
+
+def test_a_worker_is_drawn_with_its_attempts_below_it() -> None:
+    place = Place("app.py", 3, "fetch", "await get()")
+    attempt = AttemptTree(
+        run_id="r", step_id="s", attempt=1, task_type="t", tasks=TaskTree("t", place)
+    )
+
+    drawn = render.worker_attempts(WorkerAttempts(worker_id="w", attempts=(attempt,)))
+
+    assert drawn.plain.splitlines() == [
+        "w  1 in flight",
+        "  r.s attempt 1 of t: working, 0.0 s old, lease 0.0 s",
+        "  └─ t  app.py:3 in fetch: await get()",
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from trio_dagnats.cli import exits, new, runs, serve
+from trio_dagnats.cli import exits, new, runs, serve, workers
 from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
@@ -44,7 +44,7 @@ def completion(shell: str) -> int:
     return Exit.DONE
 
 
-for command in (*new.COMMANDS, *dev.COMMANDS, *serve.COMMANDS, *runs.COMMANDS):
+for command in (*new.COMMANDS, *dev.COMMANDS, *serve.COMMANDS, *runs.COMMANDS, *workers.COMMANDS):
     cli.add_command(command)
 
 

@@ -7,10 +7,18 @@ from rich.text import Text
 from rich.tree import Tree
 
 from trio_dagnats.cli import texts
-from trio_dagnats.client import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline, WorkflowRun
+from trio_dagnats.client import (
+    AttemptEnd,
+    AttemptTimeline,
+    RunTimeline,
+    StepTimeline,
+    WorkerAttempts,
+    WorkflowRun,
+)
 from trio_dagnats.client.timeline import error_of, time_of
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.wire.tree import lines as tree_lines
 
 STYLES = {
     "completed": "green",
@@ -70,6 +78,22 @@ def workers_table(workers: Sequence[WorkerRegistration]) -> Table:
             Text(", ".join(sorted(found.task_types))),
         )
     return made
+
+
+def worker_attempts(found: WorkerAttempts) -> Text:
+    """Draw a worker's attempts, each with the tree of its tasks."""
+    where = f"  {found.hostname}  pid {found.pid}" if found.pid else ""
+    drawn = Text.assemble((found.worker_id, "bold"), where)
+    if found.attempts is None:
+        silence = (
+            "  does not answer: it has died, its event loop is blocked, or it may not be asked"
+        )
+        return drawn.append(silence, STYLES["failed"])
+    drawn.append(f"  {len(found.attempts)} in flight")
+    for attempt in found.attempts:
+        for line in tree_lines(attempt):
+            drawn.append(f"\n  {line}")
+    return drawn
 
 
 def run_tree(

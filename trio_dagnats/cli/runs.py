@@ -276,23 +276,4 @@ def _tell(setup: Setup, run_id: str, facts: dict[str, object], text: str) -> Non
         setup.screen.show(text)
 
 
-@click.command()
-@talks
-@click.pass_obj
-def workers(setup: Setup) -> int:
-    """List the workers that are alive."""
-
-    async def work(client: Client) -> int:
-        found = await client.workers()
-        if setup.screen.as_json:
-            setup.screen.data(found)
-        elif found:
-            setup.screen.show(render.workers_table(found))
-        else:
-            setup.screen.say("no workers")
-        return Exit.DONE
-
-    return ask(setup, work)
-
-
-COMMANDS = (start, runs, show, tail, signal, cancel, workers)
+COMMANDS = (start, runs, show, tail, signal, cancel)

@@ -14,28 +14,35 @@ from trio_dagnats.client.options import (
 )
 from trio_dagnats.client.run import Chunk, Run
 from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
+from trio_dagnats.client.workers import WorkerAttempts
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import SkipIf
+from trio_dagnats.wire.tree import AttemptTree, Place, Stands, TaskTree
 from trio_dagnats.wire.workflow import WorkflowDef
 
 __all__ = [
     "AttemptEnd",
     "AttemptTimeline",
+    "AttemptTree",
     "Chunk",
     "Client",
     "EngineStepOptions",
     "HistoryEvent",
+    "Place",
     "Rate",
     "Retry",
     "Run",
     "RunStatus",
     "RunTimeline",
     "SkipIf",
+    "Stands",
     "StepOptions",
     "StepState",
     "StepStatus",
     "StepTimeline",
+    "TaskTree",
+    "WorkerAttempts",
     "Workflow",
     "WorkflowDef",
     "WorkflowOptions",

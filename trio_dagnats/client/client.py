@@ -11,6 +11,7 @@ from trio_dagnats.client.api import ask
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.keys import with_key
 from trio_dagnats.client.run import Run
+from trio_dagnats.client.workers import WorkerAttempts, ask_workers
 from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.patience import soon
@@ -21,6 +22,7 @@ from trio_dagnats.wire.names import (
     BUCKET_RUNS,
     BUCKET_WORKERS,
     check_run_id,
+    check_worker_id,
     history_subject,
     run_key,
 )
@@ -210,6 +212,24 @@ class Client:
             for entry in entries
             if is_live(entry.time_ns, now_ns)
         ]
+
+    async def attempts(
+        self, worker_id: str | None = None, *, timeout: float = 2.0
+    ) -> list[WorkerAttempts]:
+        """Ask the workers how every attempt stands: its age, its lease, and where its tasks are.
+
+        Workers are found as NATS micro services; those of the directory are waited for.
+
+        Args:
+            worker_id: ask this worker only.
+            timeout: seconds; a worker that has not told all by then has ``attempts`` None.
+
+        Raises:
+            UsageError: no worker can have this id.
+            NotStored: the server did not answer in time.
+        """
+        only = "" if worker_id is None else check_worker_id(worker_id)
+        return await ask_workers(self._broker, await self.workers(), only, timeout)
 
     @property
     def _broker(self) -> Broker:

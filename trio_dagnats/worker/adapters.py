@@ -4,6 +4,7 @@ A synchronous function runs in a trio thread, bounded by the worker's concurrenc
 never abandoned: trio cannot stop it, so a cancelled attempt waits for it (design 8.12).
 """
 
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from trio_dagnats.attempt.outcome import Completed, Continued, Outcome
 from trio_dagnats.errors import Fatal, UsageError
 from trio_dagnats.wire.data import to_output
 from trio_dagnats.worker import loops, signatures, typedjson
+from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.context import TaskContext
 
 S = TypeVar("S")
@@ -101,9 +103,17 @@ def _runner(function: Callable[..., object]) -> tuple[Callable[..., Awaitable[ob
     if signatures.is_async(function):
         return function, False  # type: ignore[return-value]  # is_async has just established it
 
+    def called(attempt: Attempt, *args: object) -> object:
+        attempt.thread = threading.get_ident()
+        try:
+            return function(*args)
+        finally:
+            attempt.thread = None
+
     async def in_thread(ctx: TaskContext, *args: object) -> object:
-        limiter = ctx._attempt.hub.threads  # noqa: SLF001 - the hub owns the threads
-        value = await trio.to_thread.run_sync(partial(function, ctx, *args), limiter=limiter)
+        attempt = ctx._attempt  # noqa: SLF001 - the hub owns the threads
+        call = partial(called, attempt, ctx, *args)
+        value = await trio.to_thread.run_sync(call, limiter=attempt.hub.threads)
         if isawaitable(value):
             return await value  # a plain function that returns a coroutine: wait for it here
         return value

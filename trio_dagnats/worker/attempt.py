@@ -139,6 +139,7 @@ class Attempt:
         maps: the durable maps that were called, by name or number.
         waits: what the handler's own tasks are waiting for by their own wish.
         idle: the whole attempt waits, without a slot.
+        thread: the thread of a plain ``def``, while it runs.
         nak_delay: seconds for the next delayed hand-back.
         complaint: why the message is no task.
         settling: the scope or the post that bounds the storing of an outcome.
@@ -146,7 +147,7 @@ class Attempt:
         over: the attempt has left the worker.
     """
 
-    main_task: trio.lowlevel.Task
+    main_task: trio.lowlevel.Task | None = None
     task: Task = NO_TASK
     state: State = State.RECEIVED
     reason: CancelReason | None = None
@@ -166,6 +167,7 @@ class Attempt:
     bounds: LoopBounds | None = None
     maps: tuple[str, ...] = ()
     idle: bool = False
+    thread: int | None = None
     settling: trio.CancelScope | Posted | None = None
     nak_delay: float = 0.0
     complaint: str = ""
@@ -293,7 +295,3 @@ class Attempt:
         """Renew the lease once and arm the next renewal, while the attempt lasts."""
         if not self.over and await self.renew_lease() and not self.over:
             self.hub.agenda.at(renew_at(trio.current_time(), self.ack_wait), self.keep_lease)
-
-    def idle_children(self) -> bool:
-        """Say whether the handler's own task is the only one of this attempt."""
-        return not any(nursery.child_tasks for nursery in self.main_task.child_nurseries)

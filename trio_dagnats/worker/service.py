@@ -2,7 +2,8 @@
 
 ::
 
-    helpers     directory entry, run watch, lease renewals, watchdog: the last thing cancelled
+    helpers     directory entry, run watch, lease renewals, watchdog, micro service: the last
+    │           thing cancelled
     └─ attempts    one task per delivery
        └─ intake      one pull loop per consumer: the first thing cancelled
 
@@ -11,8 +12,6 @@ relayed as a drain without grace, so that hand-backs still find a living connect
 """
 
 import logging
-import os
-import traceback
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,7 +20,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import EngineError
-from trio_dagnats.transport.port import FOREVER, Broker, Delivery
+from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables, express
@@ -33,11 +32,14 @@ from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.execute import execute
 from trio_dagnats.worker.handlers import Handler
 from trio_dagnats.worker.ledger import LedgerLine, line_of
+from trio_dagnats.worker.micro import MicroService
+from trio_dagnats.worker.overrun import Overrun
 from trio_dagnats.worker.presence import Presence
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
 from trio_dagnats.worker.slots import Slots
+from trio_dagnats.worker.standstill import Standstills
 from trio_dagnats.worker.stores import StepStore
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 from trio_dagnats.worker.watchdog import Watchdog
@@ -45,11 +47,6 @@ from trio_dagnats.worker.watchdog import Watchdog
 log = logging.getLogger("trio_dagnats.worker")
 
 PATIENCE = 10.0
-HARD_EXIT_AFTER = 1.5
-"""Seconds after the grace at which ``hard_exit`` ends the process: it is gone within two."""
-HARD_EXIT_CODE = 70
-REFUSING_AFTER = 1.0
-"""Seconds between two looks at handlers that do not end after they were cancelled."""
 
 
 @final
@@ -75,7 +72,7 @@ class Service:
         *,
         hard_exit: bool = False,
     ) -> None:
-        self._hard_exit = hard_exit
+        self._overrun = Overrun(lambda: self.live, lambda: self.ledger, hard_exit=hard_exit)
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
@@ -133,8 +130,8 @@ class Service:
             async with trio.open_nursery() as helpers:
                 hub = self._hub = self._build(helpers, notes=notes)
                 presence = Presence(self._broker, self._registration, self._handlers)
-                for helper in (hub.agenda.run, hub.young.run, presence.run, Watchdog().run):
-                    helpers.start_soon(helper)
+                for helper in (hub.agenda, hub.young, presence, *self._observers()):
+                    helpers.start_soon(helper.run)
                 try:
                     await self._serve(hub, presence, task_status)
                 finally:
@@ -157,40 +154,24 @@ class Service:
                     await presence.announce()
                     self.ready = True
                     task_status.started()
-            hub.chores.start_soon(self._end_attempts)
+            hub.chores.start_soon(self._overrun.run, self._grace)
             await hub.emptied()
+
+    def _observers(self) -> tuple[Watchdog, Standstills, MicroService]:
+        """Make what only looks at the attempts."""
+
+        def live() -> list[Attempt]:
+            return self.live
+
+        return (
+            Watchdog(live),
+            Standstills(live),
+            MicroService(self._broker, self._registration, live),
+        )
 
     async def _consumer(self, handler: Handler, start: StartAttempt) -> Consumer:
         state = await durables.ensure(self._broker, handler)
         return Consumer(self._broker, handler, state, self._slots, start)
-
-    async def _end_attempts(self) -> None:
-        """Cancel what still runs after the grace, and name what does not end even then."""
-        with self._grace:
-            await trio.sleep_forever()
-        for attempt in self.live:
-            attempt.cancel(CancelReason.DRAIN)
-        last = trio.current_time() + HARD_EXIT_AFTER if self._hard_exit else FOREVER
-        while True:
-            await trio.sleep_until(min(trio.current_time() + REFUSING_AFTER, last))
-            if trio.current_time() >= last:
-                self._leave_process()
-            for attempt in self.live:
-                log.warning(
-                    "%s does not end after it was cancelled (it swallows the cancellation, shields "
-                    "itself, or sits in a thread):\n%s",
-                    attempt.label,
-                    _where(attempt),
-                    extra=attempt.log_fields,
-                )
-
-    def _leave_process(self) -> None:
-        """End the process under handlers that nothing else can end (design 8.12)."""
-        for line in self.ledger:
-            log.error("left behind: %s", line)
-        log.error("leaving the process with exit code %d (hard_exit)", HARD_EXIT_CODE)
-        logging.shutdown()
-        os._exit(HARD_EXIT_CODE)
 
     async def _preflight(self) -> bool:
         """Check that an engine has prepared the server; say whether notes can be kept."""
@@ -259,13 +240,3 @@ async def _attempts(hub: Hub) -> AsyncIterator[None]:
 
 def _no_task(_attempt: Attempt) -> None:
     """Drop what an answer would have begun: the worker has ended under it, by a crash."""
-
-
-def _where(attempt: Attempt) -> str:
-    """Return the stack of the handler's own task."""
-    if attempt.started_at == 0.0:
-        return "(its handler has not started)"
-    frames = traceback.StackSummary.extract(
-        (frame, line) for frame, line in attempt.main_task.iter_await_frames()
-    )
-    return "".join(frames.format())

@@ -26,9 +26,9 @@ async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
     better begun elsewhere.
     """
     whole = (
-        trio.lowlevel.current_task() is attempt.main_task
+        (task := trio.lowlevel.current_task()) is attempt.main_task
         and not attempt.handler.threaded
-        and attempt.idle_children()
+        and not any(nursery.child_tasks for nursery in task.child_nurseries)
         and not attempt.waits
     )
     attempt.waits.append(wait)

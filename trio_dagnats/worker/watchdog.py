@@ -1,18 +1,26 @@
-"""A thread that notices when the event loop stands still, and names the line it stands on (8.7).
+"""A thread that notices when the event loop stands still, and names the handler that blocks it.
 
-While the loop is blocked nothing renews leases, and nobody in the loop can say so. The thread only
-reads a clock and, once per blockage, the stack of the loop's thread.
+While the loop is blocked nothing renews leases, and nobody in the loop can say so (design 8.7). The
+thread only reads a clock and, once per blockage, the stack of the loop's thread. The outermost
+frame of a coroutine that runs is on that stack: this is how it finds whose task it is.
+
+A handler that computes in C without letting go of the interpreter (a pathological regular
+expression) stops the thread, too: it is named when that call ends.
 """
 
 import logging
-import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import final
+from types import FrameType
+from typing import NamedTuple, final
 
 import trio
+
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.trees import own_frames, tasks_of, thread_frames
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -22,11 +30,24 @@ BLOCKED = 1.0
 """Seconds without one after which the loop counts as blocked."""
 
 
+class Blocker(NamedTuple):
+    """What blocks the loop: an attempt's task, and its own part of the stack."""
+
+    attempt: Attempt
+    task: trio.lowlevel.Task
+    frames: Sequence[FrameType]
+
+
 @final
 class Watchdog:
-    """Watches the loop that runs it, for as long as :meth:`run` runs."""
+    """Watches the loop that runs it, for as long as :meth:`run` runs.
 
-    def __init__(self) -> None:
+    Args:
+        live: gives the attempts in flight; called in the thread, must copy.
+    """
+
+    def __init__(self, live: Callable[[], Iterable[Attempt]]) -> None:
+        self._live = live
         self._beat = time.monotonic()
         self._over = threading.Event()
 
@@ -46,21 +67,60 @@ class Watchdog:
 
     def _watch(self, loop_thread: int) -> None:
         named = 0.0
+        looked, cpu = time.monotonic(), time.process_time()
         while not self._over.wait(BEAT):
-            beat = self._beat
-            still = time.monotonic() - beat
-            if still > BLOCKED and beat != named:
+            beat, now, used = self._beat, time.monotonic(), time.process_time()
+            stood = process_stood(now - looked - BEAT, used - cpu)
+            looked, cpu = now, used
+            if named and beat != named:
+                log.warning("the event loop runs again; it had stood still for %.1f s", now - named)
+                named = 0.0
+            if now - beat > BLOCKED and not named and not stood:
                 named = beat
-                self._name(loop_thread, still)
+                self._name(loop_thread, now - beat)
 
-    @staticmethod
-    def _name(loop_thread: int, still: float) -> None:
-        frame = sys._current_frames().get(loop_thread)  # noqa: SLF001 - the documented way
-        stack = "".join(traceback.format_stack(frame)) if frame else "(no stack)\n"
+    def _name(self, loop_thread: int, still: float) -> None:
+        frames = thread_frames(loop_thread)
+        found = self._find(frames)
         log.error(
-            "the event loop has stood still for %.1f s; leases are not renewed meanwhile. A "
-            "handler that computes or waits without trio belongs in a thread (write it as `def`):"
-            "\n%s",
+            "%s the event loop, which has stood still for %.1f s; leases are not renewed "
+            "meanwhile. A handler that computes or waits without trio belongs in a thread (write "
+            "it as `def`):\n%s",
+            _whose(found),
             still,
-            stack,
+            _stack(found.frames if found else frames),
+            extra=found.attempt.log_fields if found else None,
         )
+
+    def _find(self, frames: list[FrameType]) -> Blocker | None:
+        """Find the task whose coroutine runs on this stack."""
+        for attempt in self._live():
+            for task in tasks_of(attempt):
+                outermost: FrameType | None = getattr(task.coro, "cr_frame", None)
+                if outermost in frames:
+                    own = own_frames(frames[frames.index(outermost) :])
+                    return Blocker(attempt, task, own)
+        return None
+
+
+def process_stood(late: float, cpu: float) -> bool:
+    """Say whether the whole process stood still (stopped, or its machine asleep), not its loop.
+
+    Args:
+        late: seconds by which the thread itself woke too late.
+        cpu: seconds of processor time that the process has used meanwhile.
+    """
+    return late > BLOCKED / 2 and cpu < late / 2
+
+
+def _whose(found: Blocker | None) -> str:
+    if found is None:
+        return "Something that is no handler's task blocks"
+    attempt, task, _ = found
+    child = "" if task is attempt.main_task else f", in its child task {task.name},"
+    return f"{attempt.label} of task type {attempt.handler.task_type}{child} blocks"
+
+
+def _stack(frames: Iterable[FrameType]) -> str:
+    found = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames)
+    return "".join(found.format())

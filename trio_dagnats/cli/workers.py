@@ -1,0 +1,55 @@
+"""The commands that look at workers."""
+
+import click
+
+from trio_dagnats import Client
+from trio_dagnats.cli import render
+from trio_dagnats.cli.exits import Exit
+from trio_dagnats.cli.options import Setup, talks
+from trio_dagnats.cli.runs import ask
+
+
+@click.command()
+@talks
+@click.pass_obj
+def workers(setup: Setup) -> int:
+    """List the workers that are alive."""
+
+    async def work(client: Client) -> int:
+        found = await client.workers()
+        if setup.screen.as_json:
+            setup.screen.data(found)
+        elif found:
+            setup.screen.show(render.workers_table(found))
+        else:
+            setup.screen.say("no workers")
+        return Exit.DONE
+
+    return ask(setup, work)
+
+
+@click.command()
+@click.option("--worker", "worker_id", metavar="ID", help="Ask this worker only.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds."
+)
+@talks
+@click.pass_obj
+def ps(setup: Setup, worker_id: str | None, timeout: float) -> int:
+    """Show every attempt in flight: its age, its lease, and the line where each task stands."""
+
+    async def work(client: Client) -> int:
+        found = await client.attempts(worker_id, timeout=timeout)
+        if setup.screen.as_json:
+            setup.screen.data(found)
+        elif found:
+            for worker in found:
+                setup.screen.show(render.worker_attempts(worker))
+        else:
+            setup.screen.say("no workers")
+        return Exit.DONE
+
+    return ask(setup, work)
+
+
+COMMANDS = (workers, ps)
