@@ -12,6 +12,8 @@ It prints::
     four more on gpu, by both workers: True
 """
 
+from functools import partial
+
 import trio
 from here import engine
 
@@ -43,7 +45,7 @@ async def main() -> None:
     async with engine() as url, Client(url) as client, trio.open_nursery() as nursery:
         for name, group in (("cpu-1", "cpu"), ("gpu-1", "gpu"), ("gpu-2", "gpu")):
             worker = make_worker(url, name, group)
-            await nursery.start(lambda task_status, w=worker: w.start(task_status=task_status))
+            await nursery.start(partial(worker.start, handle_signals=False))
 
         steps = {"train": "gpu", "report": "cpu"}
         await client.register(make_workflow("study", steps))
