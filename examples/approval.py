@@ -3,6 +3,10 @@
 The wait is a scope like any other: cancelled with its run, handed back when the worker drains.
 
 Run it:  python examples/approval.py
+It prints::
+
+    waiting: running
+    {'published': '"a good story"', 'by': 'Ada'}
 """
 
 import json

@@ -4,6 +4,12 @@ Leaving the block drains: nothing new is taken, running handlers have ``grace`` 
 left is cancelled and handed back. The ledger tells what became of each attempt.
 
 Run it:  python examples/graceful_shutdown.py
+It prints::
+
+    completed
+    handed back
+    short
+    long
 """
 
 import json

@@ -1,6 +1,9 @@
 """Hello: a handler, a workflow of one step, and its result.
 
 Run it:  python examples/hello.py
+It prints::
+
+    {'hello': '"world"'}
 """
 
 import trio

@@ -5,6 +5,12 @@ the rest of the delay; on the next worker the handler starts from its top, with 
 the same call waits only for what is left.
 
 Run it:  python examples/long_pause.py
+It prints::
+
+    first worker: ['worked', 'pausing']
+    {'pages': 42}
+    second worker: ['pausing']
+    the pause was kept: True
 """
 
 import json

@@ -4,6 +4,10 @@
 policy, which bounds how often.
 
 Run it:  python examples/rate_limit.py
+It prints::
+
+    an answer
+    came back after the delay: True
 """
 
 import trio

@@ -4,6 +4,11 @@ A plain exception leaves it to the engine's retry policy. ``Retryable`` hands th
 same attempt, without touching that budget. ``Fatal`` ends the run whatever the policy says.
 
 Run it:  python examples/retry_and_fatal.py
+It prints::
+
+    charge: charged at attempt 3
+    warm_up: attempt 1, delivery 2
+    refuse: the card is stolen
 """
 
 import trio

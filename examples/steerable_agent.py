@@ -4,6 +4,12 @@ Only the block under ``ctx.steering`` is cancelled. What the user says is there 
 and what was said before is still in the state; ``ctx.iterations_left`` keeps the agent in bounds.
 
 Run it:  python examples/steerable_agent.py
+It prints::
+
+    user: why trio?
+    agent: Reason 0, at length ...
+    user: shorter, please
+    agent: Nurseries.
 """
 
 from collections.abc import AsyncIterator

@@ -4,6 +4,16 @@ Chunks are core NATS messages: nobody listening, nothing kept. So the handler he
 somebody says that they listen.
 
 Run it:  python examples/streaming.py
+It prints::
+
+    Structure
+    is
+    what
+    lets
+    you
+    let
+    go
+    Structure is what lets you let go
 """
 
 import trio

@@ -264,3 +264,28 @@ async def test_without_the_buckets_of_a_split_engine_the_calls_that_need_them_sa
 def test_durations_out_of_range_are_refused_by_name(seconds: float) -> None:
     with pytest.raises(UsageError, match="timeout must be seconds"):
         Workflow("w", timeout=seconds)
+
+
+async def test_a_published_event_ends_a_wait_for_it(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    workflow = Workflow("w")
+    workflow.wait_for_event("e", "paid", where="id", equals="input.id", timeout=100)
+    async with LocalEngine(harness.broker), Client(harness.broker) as client:
+        await client.register(workflow)
+        run = await client.start("w", {"id": 1})
+        await trio.sleep(1)
+        await client.publish_event("paid", {"id": 1, "by": "card"})
+
+        assert await run.output(timeout=10) == {"id": 1, "by": "card"}
+
+
+@pytest.mark.parametrize("data", [None, b"", 7, b"not json"])
+async def test_an_event_that_is_no_json_object_is_refused(
+    autojump_clock: MockClock, harness: Harness, data: object
+) -> None:
+    async with Client(harness.broker) as client:
+        with pytest.raises(UsageError, match="must be"):
+            await client.publish_event("paid", data)
+        with pytest.raises(UsageError, match="event name 'a b'"):
+            await client.publish_event("a b", {})

@@ -16,13 +16,16 @@ from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
+from trio_dagnats.wire.data import to_output
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
     BUCKET_RUNS,
     BUCKET_WORKERS,
+    check_event_name,
     check_run_id,
     check_worker_id,
+    event_subject,
     history_subject,
     run_key,
 )
@@ -120,6 +123,25 @@ class Client:
             request["input"] = input
         reply = await ask(self._broker, "api.runs.start", request)
         return self.run(str(reply["run_id"]))
+
+    async def publish_event(self, name: str, data: object) -> None:
+        """Publish an event, for all runs that wait for one of that name and such content.
+
+        A run that begins to wait later does not get it.
+
+        Args:
+            name: what ``wait_for_event`` steps call it; words joined by dots.
+            data: a JSON object, or anything that pydantic writes as one.
+
+        Raises:
+            UsageError: the name is not legal, or the data is no JSON object: an empty body would
+                end the process of the DagNats engine (contract H8).
+            NotStored: not acknowledged in time.
+        """
+        subject, body = event_subject(check_event_name(name)), to_output(data)
+        if not body.lstrip().startswith(b"{"):
+            raise UsageError(f"the data of event {name!r} must be a JSON object, not {data!r}")
+        await self._broker.store(subject, body, deadline=soon())
 
     def run(self, run_id: str) -> Run:
         """Return a handle of a known run; nothing is asked of the server.

@@ -86,6 +86,11 @@ def map_prefix(run_id: str, step_id: str, iteration: int | None = None) -> str:
     return every if iteration is None else f"{every}{iteration}."
 
 
+def event_subject(name: str) -> str:
+    """Return where an event for ``wait_for_event`` steps is published."""
+    return f"event.{name}"
+
+
 def signal_key(run_id: str, name: str) -> str:
     """Return the key of a run's signal."""
     return f"{run_id}.{name}"
@@ -137,6 +142,17 @@ def check_signal_name(name: str) -> str:
         UsageError: it is no legal part of a key (contract 1.3).
     """
     return _check("signal name", name, _KEY, "use letters, digits, -_/= and dots between words")
+
+
+def check_event_name(name: str) -> str:
+    """Return the name of an event.
+
+    Raises:
+        UsageError: it cannot be part of a subject.
+    """
+    return _check(
+        "event name", name, _TOKENS, "use words joined by dots, without spaces, '*' and '>'"
+    )
 
 
 def check_map_name(name: str) -> str:

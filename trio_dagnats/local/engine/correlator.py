@@ -11,13 +11,13 @@ from trio_dagnats.local.engine.state import Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import EventType
-from trio_dagnats.wire.names import EVENTS, history_subject
+from trio_dagnats.wire.names import EVENTS, event_subject, history_subject
 from trio_dagnats.wire.text import compact, rfc3339
 
 log = logging.getLogger("trio_dagnats.local")
 
 BUCKET = "event_waiters"
-PREFIX = "event."
+PREFIX = event_subject("")
 
 
 @final
@@ -83,7 +83,7 @@ class Correlator:
         body = compact(waiter)
         await self._broker.kv_put(BUCKET, waiter.key, body, deadline=soon())
         self._keep(waiter, since_ns)
-        subject = f"{PREFIX}{waiter.event_type}"
+        subject = event_subject(waiter.event_type)
         for record in await self._broker.records(
             EVENTS, subject, since_ns=since_ns, deadline=soon()
         ):
