@@ -31,6 +31,7 @@ from benchmarks.common import (
     Report,
     arguments,
     left_in_queue,
+    living_tasks,
     preload,
     prepare,
     records,
@@ -130,7 +131,7 @@ async def play(url: str, singly: int, flat_out: int, in_flight: int, seed: int) 
     async with open_broker(url) as broker:
         await prepare(broker)
         async with worker:
-            idle = trio.lowlevel.current_statistics().tasks_living
+            idle = await living_tasks()
             await preload(broker, "hold", [f"r{number}" for number in range(singly + flat_out)])
             single = await cancel_singly(broker, handlers, singly, in_flight, rng)
             begun = time.perf_counter()
@@ -138,7 +139,7 @@ async def play(url: str, singly: int, flat_out: int, in_flight: int, seed: int) 
             await handlers.until_ended(singly + flat_out)
             result.per_second = flat_out / (time.perf_counter() - begun)
             result.left = await settled(broker)
-            result.orphans = trio.lowlevel.current_statistics().tasks_living - idle
+            result.orphans = await living_tasks() - idle
         await look(broker, handlers, single, result)
     return result
 

@@ -34,6 +34,8 @@ AT_ONCE = 512
 OUTCOMES = frozenset({"step.completed", "step.failed", "step.continue"})
 SOON = 60.0
 """Seconds within which a server on this machine answers, whatever else the machine does."""
+LATE = 300.0
+"""Seconds after which a worker will not tell any more what is waited for."""
 
 
 async def prepare(broker: Broker, *buckets: str) -> None:
@@ -95,6 +97,15 @@ async def until_empty(url: str, seconds: float) -> int:
             while await left_in_queue(broker):
                 await trio.sleep(0.1)
         return await left_in_queue(broker)
+
+
+async def living_tasks() -> int:
+    """Count the trio tasks that stay: the least number within a while, for some come and go."""
+    least = trio.lowlevel.current_statistics().tasks_living
+    for _ in range(20):
+        await trio.sleep(0.02)
+        least = min(least, trio.lowlevel.current_statistics().tasks_living)
+    return least
 
 
 def memory_mib(pid: int | None = None) -> float:
@@ -160,15 +171,16 @@ class Child:
     async def heard(self, right: Callable[[Said], bool], times: int = 1) -> Said:
         """Wait until it has told so many such events; return the last of them."""
         seen = 0
-        while True:
-            for said in self.said[seen:]:
-                seen += 1
-                times -= right(said) and said.pid == self.process.pid
-                if not times:
-                    return said
-            if self._over:
-                raise AssertionError(f"the worker ended early: {self.process.returncode}")
-            await self._lot.park()
+        with trio.fail_after(LATE):
+            while True:
+                for said in self.said[seen:]:
+                    seen += 1
+                    times -= right(said) and said.pid == self.process.pid
+                    if not times:
+                        return said
+                if self._over:
+                    raise AssertionError(f"the worker ended early: {self.process.returncode}")
+                await self._lot.park()
 
     async def ready(self) -> Self:
         """Wait until it serves."""

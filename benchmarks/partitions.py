@@ -42,12 +42,10 @@ ACK_WAIT = 3.0
 CONCURRENCY = 32
 HEALTHY_LEASES = 20
 PER_SECOND = 2.5
-SECONDS = (0.1, 8.0)
-"""How long handlers take."""
 QUIET = (0.1, 2.0)
 """Seconds between two partitions of a proxy."""
 LASTS = 3 * ACK_WAIT
-"""Seconds that a partition lasts, at most."""
+"""Seconds that a partition lasts, and a handler takes, at most."""
 PATIENCE = 120.0
 CHUNK = 65536
 UP, DOWN = "to the server", "to the worker"
@@ -193,13 +191,13 @@ async def trouble(proxy: Proxy, times: int, most: float, rng: random.Random) -> 
         await proxy.partition(rng.choice(SIDES), rng.uniform(0.2, most), drop=rng.random() < 0.5)
 
 
-async def feed(url: str, rng: random.Random, name: str, result: Result) -> None:
+async def feed(url: str, rng: random.Random, name: str, most: float, result: Result) -> None:
     """Put tasks into the queue at random moments, until cancelled."""
     async with open_broker(url) as broker:
         for number in count():
             await trio.sleep(rng.expovariate(PER_SECOND))
             with trio.CancelScope(shield=True):
-                seconds = round(rng.uniform(*SECONDS), 3)
+                seconds = round(rng.uniform(0.1, most), 3)
                 await put_task(broker, "work", f"{name}-{number}", seconds)
             result.fed += 1
 
@@ -215,7 +213,7 @@ async def lane(number: int, times: int, most: float, seed: int, result: Result) 
             await nursery.start(proxy.run)
             await nursery.start(partial(employ, "partitions", "--serve", proxy.url, said=said))
         async with trio.open_nursery() as feeding:
-            feeding.start_soon(feed, server.url, rng, f"lane{number}", found)
+            feeding.start_soon(feed, server.url, rng, f"lane{number}", most, found)
             async with trio.open_nursery() as troubles:
                 for place, proxy in enumerate(proxies):
                     troubles.start_soon(trouble, proxy, (times + place) // 2, most, rng)
@@ -245,7 +243,7 @@ async def healthy(handlers: int, leases: float) -> int:
 
 
 async def play(partitions: int, lanes: int, seed: int, most: float = LASTS) -> Result:
-    """Share the partitions, of so many seconds at most, out among lanes that run at once."""
+    """Share the partitions out among lanes that run at once; ``most`` as ``LASTS``."""
     result = Result()
     async with trio.open_nursery() as nursery:
         for number in range(lanes):
