@@ -4,7 +4,17 @@ import random
 
 import pytest
 
-from benchmarks import blocked, cancel, drain, durable_map, loops, partitions, ps
+from benchmarks import (
+    blocked,
+    cancel,
+    drain,
+    durable_map,
+    loops,
+    partitions,
+    pauses,
+    ps,
+    signals,
+)
 from trio_dagnats import CancelReason
 from trio_dagnats.local import Server
 
@@ -77,3 +87,33 @@ async def test_a_busy_worker_tells_of_every_handler_and_names_the_guilty_line() 
         took, _ = await ps.measure(server.url, 50, 3)
 
     assert len(took) == 3
+
+
+async def test_each_signal_wakes_its_wait_once_also_around_a_restart_of_the_server() -> None:
+    found = signals.Result()
+
+    await signals.wait_and_wake(waits=150, burst=50, around=25, result=found)
+
+    assert len(found.burst) == 50
+    assert (found.missed, found.twice, found.consumers) == (0, 0, 0)
+
+
+async def test_an_approval_survives_the_death_of_the_workers_that_got_it() -> None:
+    found = signals.Result()
+
+    await signals.approvals(count=8, kills=2, seed=1, result=found)
+
+    assert (found.killed, found.lost) == (2, 0)
+    assert found.again > 0
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
+async def test_pauses_hold_no_slot_and_end_once_each_and_not_before_their_time(
+    *, kill: bool
+) -> None:
+    plan, found = pauses.Plan(pauses=120, seconds=3.0, ack_wait=2.0, quiet=0.5), pauses.Result()
+
+    await pauses.play(plan, found, kill=kill)
+
+    assert (found.early, found.lost, found.twice) == (0, 0, 0)
+    assert kill or found.at_once == 120

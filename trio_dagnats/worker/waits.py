@@ -55,24 +55,24 @@ async def pause(
 ) -> None:
     """Wait durably; see ``TaskContext.pause``."""
     _check_duration("pause", duration)
+    begun_ns = attempt.hub.broker.time_ns()  # what storing it takes is part of the pause
     await _check_fits(attempt, duration)
     await ensure_note(attempt)
     attempt.pauses += 1
     number, known = attempt.pauses, attempt.note.pause
-    now_ns = attempt.hub.broker.time_ns()
     if known is not None and known.number > number:
         await trio.lowlevel.checkpoint()
         return  # an earlier try of this dispatch has waited it out and gone on from there
     if known is not None and known.number == number:
         until_ns = known.until_ns
     else:
-        until_ns = now_ns + round(duration * NS)
+        until_ns = begun_ns + round(duration * NS)
         if checkpoint is not None:
             await save_checkpoint(attempt, checkpoint)
         attempt.note = attempt.note.with_pause(number, until_ns).with_signals(attempt.signals)
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
-    left = max(0.0, (until_ns - now_ns) / NS)
+    left = max(0.0, (until_ns - attempt.hub.broker.time_ns()) / NS)
     if hand_back and left:
         await _hand_back(attempt, until_ns)
     async with waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
