@@ -7,6 +7,7 @@ counters, and frames cross the border to asyncio once per batch, through ``publi
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import final
 
 import nats.errors
@@ -17,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from trio_dagnats.errors import ConnectError, NotStored, UsageError
+from trio_dagnats.errors import ConnectError, UsageError
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
@@ -42,10 +43,10 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
             "a connected client needs the trio-asyncio loop that it lives in: give it to the "
             "worker inside that `async with trio_asyncio.open_loop()`"
         )
-    path = BorrowedPath(client, loop)
-    link = Link(lambda _: path, FOREVER)
+    link = Link(partial(BorrowedPath, client, loop), FOREVER)
+    assert isinstance(link.path, BorrowedPath)
     async with trio.open_nursery() as nursery:
-        holder = _Holder(path, link)
+        holder = _Holder(link.path, link)
         nursery.start_soon(holder.run)
         try:
             await holder.ready.wait()  # as in ``connection.dial``
@@ -83,11 +84,18 @@ class _Holder:
 
 @final
 class BorrowedPath:
-    """Sends and subscribes by nats-py's public calls; see ``link.Path``."""
+    """Sends and subscribes by nats-py's public calls; see ``link.Path``.
 
-    def __init__(self, client: Client, loop: trio_asyncio.TrioEventLoop) -> None:
+    Args:
+        client: the client.
+        loop: the loop that it lives in.
+        link: the connection that this is the path of.
+    """
+
+    def __init__(self, client: Client, loop: trio_asyncio.TrioEventLoop, link: Link) -> None:
         self._client = client
         self._loop = loop
+        self._link = link
         self._subscriptions: dict[int, Subscription] = {}
         self._reconnects = int(client.stats["reconnects"])
 
@@ -115,7 +123,8 @@ class BorrowedPath:
                 await self._client.publish(frame.subject, frame.body, frame.reply, headers)
 
         try:
-            await trio_asyncio.aio_as_trio(publish, loop=self._loop)()
+            with _unbroken():
+                await trio_asyncio.aio_as_trio(publish, loop=self._loop)()
         except (nats.errors.Error, OSError) as error:  # requests are sent again after a reconnect
             log.warning("a batch of %d messages was not sent: %s", len(frames), error)
 
@@ -130,27 +139,27 @@ class BorrowedPath:
             route.deliver(_incoming(message))
 
         subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
-        self._subscriptions[route.sid] = await subscribe(
-            route.subject, route.queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        with _unbroken():
+            self._subscriptions[route.sid] = await subscribe(
+                route.subject, route.queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
+            )
 
     async def unsubscribe(self, route: Route) -> None:
         """Drain the subscription: it is kept until the server's PONG, so nothing is lost."""
         subscription = self._subscriptions.pop(route.sid, None)
-        if subscription is None or not self.writable:
+        if subscription is None:
             return
+        # One that is not ended on a lost connection would be replayed after the reconnect.
+        end = subscription.drain if self.writable else subscription.unsubscribe
         try:
-            await trio_asyncio.aio_as_trio(subscription.drain, loop=self._loop)()
+            with _unbroken():
+                await trio_asyncio.aio_as_trio(end, loop=self._loop)()
         except (nats.errors.Error, OSError) as error:
             log.debug("unsubscribing from %s: %s", route.subject, error)
 
     async def barrier(self) -> None:
-        """Flush: a PING, and the server's PONG."""
-        flush = trio_asyncio.aio_as_trio(self._client.flush, loop=self._loop)
-        try:
-            await flush(timeout=round(BARRIER_PATIENCE))
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise NotStored("the server did not confirm in time") from error
+        """Wait for an echo of our own, not for a flush, which must not be cancelled."""
+        await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
 
     async def watch(self, link: Link) -> None:
         """Notice reconnects of the client, and its end.
@@ -176,6 +185,15 @@ class BorrowedPath:
             nursery.cancel_scope.cancel()
         for route in link.routes.all():
             await self.unsubscribe(route)
+
+
+def _unbroken() -> trio.CancelScope:
+    """Shield a call for a moment: nats-py does not survive it when some are cancelled halfway.
+
+    A subscription stays, a batch is sent in part, and the PONG for a flush that nobody awaits any
+    more ends the client's read loop.
+    """
+    return trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE)
 
 
 def _incoming(message: Msg) -> Incoming:

@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import random
 from typing import final
@@ -98,9 +99,12 @@ class _Connection:
 
     def _make_link(self, loop: trio_asyncio.TrioEventLoop) -> Link:
         if not self._fast:
-            self._public = BorrowedPath(self._client, loop)
-            return Link(lambda _: self._public, FOREVER)
+            return Link(partial(self._make_public, loop), FOREVER)
         return Link(self._make_path, ABORT_AFTER)
+
+    def _make_public(self, loop: trio_asyncio.TrioEventLoop, link: Link) -> BorrowedPath:
+        self._public = BorrowedPath(self._client, loop, link)
+        return self._public
 
     def _make_path(self, link: Link) -> OwnPath:
         self._client = client = HookedClient(link.routes)
