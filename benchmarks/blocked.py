@@ -6,7 +6,7 @@ block. Must hold: one stack in the log, with the guilty line, within 2 seconds; 
 no task is delivered twice; at the short one, where the second worker takes over, no step has two
 outcomes and every run completes.
 
-Run it:  python benchmarks/blocked.py
+Run it:  python -m benchmarks.blocked
 """
 
 import argparse

@@ -12,6 +12,7 @@ Run it:  python -m benchmarks.cancel
 """
 
 import argparse
+import logging
 import random
 import subprocess
 import sys
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--side", choices=["watched", "unwatched"], help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
     if asked.serve:
         watched = asked.side == "watched"
         print(trio.run(partial(no_ops, asked.serve, asked.no_ops, 256, watched=watched)))

@@ -7,7 +7,7 @@ again. Each item's run is a line in a file; each write to the checkpoints bucket
 Items that run again must be at most the map's limit, and the writes exactly one for each item, of
 the same size whatever the number of items.
 
-Run it:  python benchmarks/durable_map.py
+Run it:  python -m benchmarks.durable_map
 """
 
 import argparse

@@ -3,7 +3,7 @@
 One engine, one worker and one client, each in a process of its own: a three-step chain, one-step
 runs with few and with many runs stored, a map, a fan-out. Every run is checked to have completed.
 
-Run it:  python benchmarks/engine.py  [--live nats://host:4222]  [--stored 10000]
+Run it:  python -m benchmarks.engine  [--live nats://host:4222]  [--stored 10000]
 """
 
 import argparse

@@ -8,7 +8,7 @@ must have counted each iteration once, and the last state must be that of an und
 Then a handler streams words, and a message interrupts it at a random moment, again and again: the
 time runs from before the message is sent to the line after the interrupted block.
 
-Run it:  python benchmarks/loops.py
+Run it:  python -m benchmarks.loops
 """
 
 import argparse

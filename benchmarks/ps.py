@@ -5,7 +5,7 @@ a line of its own. The parent asks over NATS, as `trio-dagnats ps` does: discove
 parts, and reading it. The worker's own part is what its STATS say. Every answer is checked: each
 attempt once, three tasks each, the guilty line named with its run.
 
-Run it:  python benchmarks/ps.py
+Run it:  python -m benchmarks.ps
 """
 
 import argparse
