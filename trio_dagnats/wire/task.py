@@ -47,6 +47,10 @@ class Task(NamedTuple):
         return self.attempt or 1
 
 
+NO_TASK = Task(run_id="", step_id="", task_id="")
+"""Stands for a task whose message is not parsed yet."""
+
+
 class NotATask(WireError):  # noqa: N818 - named for what the message is
     """A message in the task queue that is no task.
 

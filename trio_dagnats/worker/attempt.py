@@ -5,8 +5,7 @@ deadline is the end of the lease (set once the attempt is no longer young); whoe
 gives a reason first. All attempts of a running worker share its :class:`Hub`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import trio
@@ -15,93 +14,23 @@ from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Settlement
 from trio_dagnats.errors import NotStored
-from trio_dagnats.transport.port import Broker, Delivery, Posted
+from trio_dagnats.transport.port import Delivery, Posted
 from trio_dagnats.wire.events import EventType, HistoryEvent
-from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
-from trio_dagnats.worker.aging import Agenda, Nursling
-from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.lease import lease_end, renew_at
 from trio_dagnats.worker.loopbounds import LoopBounds
 from trio_dagnats.worker.reasons import CancelReason
-from trio_dagnats.worker.runwatch import RunWatch
-from trio_dagnats.worker.settle import Settler, Verdict
-from trio_dagnats.worker.slots import Share, Slots
-from trio_dagnats.worker.stores import StepStore
-from trio_dagnats.worker.telemetry import Telemetry
+from trio_dagnats.worker.settle import Verdict
+from trio_dagnats.worker.slots import Share
 
 ENDING_PATIENCE = 2.0
 """Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
 
 NO_NOTE = Note(dispatch=0)
 """Stands for the note until it is read."""
-
-NO_TASK = Task(run_id="", step_id="", task_id="")
-"""Stands for the task until the message is parsed."""
-
-
-@final
-@dataclass(slots=True, kw_only=True)
-class Hub:
-    """What all attempts of one running worker share.
-
-    Attributes:
-        live: the attempts that are not over, in the order of their arrival.
-        dispatches: the same by dispatch.
-        young: attempts that may end before they are worth watching.
-        draining: set when the worker begins to drain.
-        threads: bounds the trio threads of synchronous handlers.
-        chores: a nursery for what nobody waits for; it outlives the attempts.
-        silent: nobody wants spans.
-        spawn: gives an attempt a task; does nothing once the worker has ended.
-        empty: where the drain waits for the last attempt.
-        skipped: tasks skipped because their run was cancelled while they were queued.
-    """
-
-    broker: Broker
-    worker_id: str
-    telemetry: Telemetry
-    slots: Slots
-    young: "Nursling[Attempt]"
-    agenda: Agenda
-    watch: RunWatch
-    facts: EngineFacts
-    store: StepStore
-    settler: Settler
-    threads: trio.CapacityLimiter
-    chores: trio.Nursery
-    silent: bool
-    spawn: "Callable[[Attempt], None]" = field(default=lambda _: None)
-    live: "dict[Attempt, None]" = field(default_factory=dict)
-    dispatches: "dict[int, Attempt]" = field(default_factory=dict)
-    draining: trio.Event = field(default_factory=trio.Event)
-    empty: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
-    skipped: int = 0
-
-    def join(self, attempt: "Attempt") -> None:
-        """Add an attempt that has just arrived."""
-        self.live[attempt] = None
-        self.dispatches[attempt.dispatch] = attempt
-        self.young.add(attempt, attempt.delivery.received_at)
-
-    def leave(self, attempt: "Attempt") -> None:
-        """Remove an attempt that is over, and free its slot."""
-        attempt.over = True
-        self.young.discard(attempt)
-        del self.live[attempt]
-        if self.dispatches.get(attempt.dispatch) is attempt:
-            del self.dispatches[attempt.dispatch]
-        if attempt.task is not NO_TASK:
-            self.watch.leave(attempt)
-        self.slots.ended(attempt.share)
-        if not self.live:
-            self.empty.unpark_all()
-
-    async def emptied(self) -> None:
-        """Wait until no attempt is left, with a task or without."""
-        while self.live:
-            await self.empty.park()
 
 
 @final
@@ -148,6 +77,7 @@ class Attempt:
     """
 
     main_task: trio.lowlevel.Task | None = None
+    _scope: trio.CancelScope | None = None
     task: Task = NO_TASK
     state: State = State.RECEIVED
     reason: CancelReason | None = None
@@ -184,13 +114,32 @@ class Attempt:
         self.delivery = delivery
         self.ack_wait = ack_wait
         self.lease_until = lease_end(delivery.sent_after, ack_wait)
-        self.scope = trio.CancelScope()  # gets its deadline when the attempt is no longer young
         self.trace = from_headers(delivery.headers)
         self.signals: dict[str, int] = {}
         self.waits: list[Wait] = []
 
     def __repr__(self) -> str:
         return f"<Attempt {self.label} {self.state.name.lower()}>"
+
+    @property
+    def has_scope(self) -> bool:
+        """Whether it needs a scope of its own: a limit was set before it had a task."""
+        return self._scope is not None
+
+    @property
+    def scope(self) -> trio.CancelScope:
+        """What ends its task; gets its deadline when the attempt is no longer young."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+        return self._scope
+
+    @scope.setter
+    def scope(self, scope: trio.CancelScope) -> None:
+        self._scope = scope
+
+    def leave_task(self) -> None:
+        """Go on without a task and its scope, which are another attempt's from now on."""
+        self._scope = self.main_task = None
 
     @property
     def ended(self) -> bool:

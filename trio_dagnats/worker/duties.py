@@ -4,8 +4,9 @@ from functools import partial
 
 import trio
 
+from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.aging import YOUNG
-from trio_dagnats.worker.attempt import NO_TASK, Attempt
+from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.lease import renew_at
 from trio_dagnats.worker.reasons import CancelReason
 

@@ -42,34 +42,11 @@ _FAREWELL = {
 }
 
 
-async def execute(attempt: Attempt) -> None:
+async def live(attempt: Attempt) -> None:
     """Run an attempt from the state in which it stands to its end, or to its posted outcome.
 
-    Its slot is free and its message answered when it is over.
-
-    Cancellation (from outside the worker): the handler is cancelled and the task handed back,
-    within ``ENDING_PATIENCE`` seconds.
+    Cancellation: the handler is cancelled; :func:`farewell` has to follow.
     """
-    try:
-        await _guarded(attempt)
-    finally:
-        if attempt.posted is None:  # else the acknowledgement ends it (``express``)
-            attempt.hub.leave(attempt)
-
-
-async def _guarded(attempt: Attempt) -> None:
-    try:
-        if attempt.reason is None:  # else it was ended before it had a task
-            with attempt.scope:
-                await _live(attempt)
-    except BaseException:  # a cancellation from outside, perhaps in a group, or Ctrl-C
-        attempt.reason = attempt.reason or CancelReason.DRAIN
-        await _farewell(attempt)
-        raise
-    await _farewell(attempt)
-
-
-async def _live(attempt: Attempt) -> None:
     if await _until_handler(attempt):
         await _run_handler(attempt)
 
@@ -184,7 +161,7 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     await drive(attempt, Input.RETRY_IN_PLACE)
 
 
-async def _farewell(attempt: Attempt) -> None:
+async def farewell(attempt: Attempt) -> None:
     """Answer the message of an attempt that was ended from outside; decide first, then act once."""
     if attempt.ended or attempt.posted is not None:
         return

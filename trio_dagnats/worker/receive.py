@@ -16,8 +16,8 @@ from trio_dagnats.errors import BrokerError, Missing
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
-from trio_dagnats.wire.task import NotATask, Task, parse_task
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, NO_TASK, Attempt
+from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
+from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
 from trio_dagnats.worker.loopstate import read_state
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 from trio_dagnats.worker.waits import ensure_note

@@ -23,19 +23,21 @@ from trio_dagnats.errors import EngineError
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker import durables, express
 from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
-from trio_dagnats.worker.attempt import NO_TASK, Attempt, Hub
+from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.consume import Consumer, StartAttempt
 from trio_dagnats.worker.duties import begin_duties
 from trio_dagnats.worker.engine_facts import EngineFacts
-from trio_dagnats.worker.execute import execute
 from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.ledger import LedgerLine, line_of
 from trio_dagnats.worker.micro import MicroService
 from trio_dagnats.worker.overrun import Overrun
 from trio_dagnats.worker.presence import Presence
 from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.runners import Runners
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
 from trio_dagnats.worker.slots import Slots
@@ -223,19 +225,16 @@ def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
     express.begin(attempt)
 
 
-def _give_task(attempts: trio.Nursery, attempt: Attempt) -> None:
-    attempts.start_soon(execute, attempt, name=attempt.handler.task_type)
-
-
 @asynccontextmanager
 async def _attempts(hub: Hub) -> AsyncIterator[None]:
     """Let attempts have tasks for the length of a block, which ends when they have ended."""
     async with trio.open_nursery() as nursery:
-        hub.spawn = partial(_give_task, nursery)
+        hub.spawn = Runners(nursery, hub.slots.capacity).run
         try:
             yield
         finally:
             hub.spawn = _no_task
+        nursery.cancel_scope.cancel()  # what is left are tasks without an attempt
 
 
 def _no_task(_attempt: Attempt) -> None:

@@ -15,8 +15,9 @@ from typing import final
 import trio
 
 from trio_dagnats.attempt.life import State
+from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.wire.tree import AttemptTree, Place, Stands, TaskTree
-from trio_dagnats.worker.attempt import NO_TASK, Attempt
+from trio_dagnats.worker.attempt import Attempt
 
 MOST_TASKS = 100
 """Tasks of one attempt that are looked at."""

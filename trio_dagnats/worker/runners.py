@@ -1,0 +1,150 @@
+"""The trio tasks in which attempts run: after an ordinary end the next attempt takes the same one.
+
+A task of its own with a scope of its own costs 11 us, a parked one 1.5 us. While an attempt lasts
+it has its task and scope for itself, and the next one finds them as if they were new: nothing was
+cancelled, no deadline was set, whatever the handler opened is closed, and its context variables
+are gone. After anything else the task ends with its attempt.
+"""
+
+import logging
+from contextvars import Context, copy_context
+from typing import final
+
+import trio
+
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.execute import farewell, live
+from trio_dagnats.worker.reasons import CancelReason
+
+log = logging.getLogger("trio_dagnats.worker")
+
+_EMPTY = Context()
+"""The context of tasks without an attempt: nothing that a handler has set is kept."""
+
+
+@final
+class Runners:
+    """Gives attempts a task.
+
+    Args:
+        nursery: where the tasks live; cancel it when no attempt is left.
+        most: tasks that are kept without an attempt.
+    """
+
+    def __init__(self, nursery: trio.Nursery, most: int) -> None:
+        self._nursery = nursery
+        self._most = most
+        self._idle: list[_Runner] = []
+
+    def run(self, attempt: Attempt) -> None:
+        """Go on with an attempt in a task, from the state in which it stands."""
+        if self._idle and not attempt.has_scope:
+            self._idle.pop().take(attempt)
+        else:
+            runner = _Runner(self, attempt)
+            self._nursery.start_soon(runner.run, name=attempt.handler.task_type)
+
+    def add(self, runner: "_Runner") -> bool:
+        """Keep a task for the next attempt; False if there are enough of them."""
+        if len(self._idle) >= self._most:
+            return False
+        self._idle.append(runner)
+        return True
+
+    def remove(self, runner: "_Runner") -> None:
+        """Take a task out that ends without another attempt."""
+        self._idle.remove(runner)
+
+
+@final
+class _Runner:
+    """One task. ``_attempt`` is None while it has none."""
+
+    __slots__ = ("_attempt", "_misnested", "_pool", "_task")
+
+    _task: trio.lowlevel.Task
+
+    def __init__(self, pool: Runners, attempt: Attempt) -> None:
+        self._pool = pool
+        self._attempt: Attempt | None = attempt
+        self._misnested = False
+
+    async def run(self) -> None:
+        """Work until an attempt ends in another than the ordinary way.
+
+        Cancellation (from outside the worker): the handler is cancelled and the task handed back,
+        within ``ENDING_PATIENCE`` seconds.
+        """
+        self._task = trio.lowlevel.current_task()
+        try:
+            await self._in_scope()
+        except BaseException:  # a cancellation from outside, perhaps in a group, or Ctrl-C
+            if self._attempt is not None:
+                self._attempt.reason = self._attempt.reason or CancelReason.DRAIN
+            raise
+        finally:
+            if self._attempt is not None:
+                await _end(self._attempt)
+
+    async def _in_scope(self) -> None:
+        first = self._attempt
+        if first is None or first.reason is not None:  # it was ended before it had a task
+            return
+        try:
+            with first.scope as scope:
+                await self._work(scope)
+        except RuntimeError:  # trio's word for a scope that was entered inside and not left
+            if not self._misnested:
+                raise
+            text = "%s: its handler has left a cancel scope open; use `with`"
+            log.exception(text, first.handler.task_type)
+
+    def take(self, attempt: Attempt) -> None:
+        """Wake the task, for this attempt."""
+        self._attempt = attempt
+        self._task.context = copy_context()
+        self._task.name = attempt.handler.task_type
+        trio.lowlevel.reschedule(self._task)
+
+    async def _work(self, scope: trio.CancelScope) -> None:
+        status = _status(self._task)
+        while (attempt := self._attempt) is not None:
+            attempt.scope = scope
+            await live(attempt)
+            self._misnested = _status(self._task) is not status
+            if (
+                self._misnested
+                or not (attempt.ended or attempt.posted is not None)
+                or scope.cancel_called
+                or scope.shield
+                or scope.deadline != float("inf")
+                or not self._pool.add(self)
+            ):
+                return
+            self._attempt = None
+            attempt.leave_task()
+            if attempt.posted is None:  # else the acknowledgement ends it (``express``)
+                attempt.hub.leave(attempt)
+            self._task.context = _EMPTY
+            await trio.lowlevel.wait_task_rescheduled(self._end)
+
+    def _end(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        self._pool.remove(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+async def _end(attempt: Attempt) -> None:
+    """Answer for an attempt, free its slot: its own clean-up has a deadline of its own."""
+    try:
+        await farewell(attempt)
+    finally:
+        if attempt.posted is None:  # else the acknowledgement ends it (``express``)
+            attempt.hub.leave(attempt)
+
+
+def _status(task: trio.lowlevel.Task) -> object:
+    """Return what is the same as long as a task has left every scope that it has entered.
+
+    Private to trio, and all that shows a scope which a handler has entered and not left.
+    """
+    return getattr(task, "_cancel_status", task)
