@@ -33,6 +33,7 @@ def test_every_field_is_read_and_unknown_ones_are_ignored() -> None:
         required_capabilities=("control-plane",),
         dispatch_nonce="0c7b",
         workflow_name="w",
+        ids='"run_id":"r","step_id":"s"',
     )
 
 

@@ -4,7 +4,6 @@ Bodies are built by hand: two of them are written for every task, and most of th
 ids that need no escaping.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,9 +14,9 @@ from pydantic_core import from_json
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.names import history_subject
-from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, rfc3339
-from trio_dagnats.wire.trace import TraceContext
+from trio_dagnats.wire.task import Task, event_ids
+from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, quote, rfc3339
+from trio_dagnats.wire.trace import NO_HEADERS, NO_TRACE, TraceContext
 
 MIN_RETRY_AFTER_MS = 100
 MAX_RETRY_AFTER_MS = 3_600_000
@@ -56,6 +55,13 @@ class EventType(StrEnum):
     APPROVAL_REJECTED = "approval.rejected"
     APPROVAL_EXPIRED = "approval.expired"
     PLANNER_MATERIALIZED = "planner.materialized"
+
+
+# Plain strings: a member's own is one call away, twice for every task.
+_STARTED = EventType.STEP_STARTED.value
+_COMPLETED = EventType.STEP_COMPLETED.value
+_FAILED = EventType.STEP_FAILED.value
+_CONTINUE = EventType.STEP_CONTINUE.value
 
 
 @final
@@ -99,19 +105,19 @@ def started(
 
     The id says which delivery it was, so that a redelivery's is not dropped as a duplicate.
     """
-    msg_id = f"{task.run_id}.{task.step_id}.step.started.{task.number}{_of_iteration(task)}"
+    number = task.attempt or 1
+    msg_id = f"{task.run_id}.{task.step_id}.step.started.{number}{_of_iteration(task)}"
     if deliveries > 1:
         msg_id = f"{msg_id}.d{deliveries}"
-    tail = f',"worker_id":{_quote_often(worker_id)},"attempt_number":{task.number}'
-    return _event(EventType.STEP_STARTED, task, msg_id, time_ns, trace, tail)
+    tail = f',"worker_id":{_quote_often(worker_id)},"attempt_number":{number}'
+    return _event(_STARTED, task, msg_id, time_ns, trace, tail)
 
 
 def completed(
     task: Task, output: bytes, *, worker_id: str, time_ns: int, trace: TraceContext
 ) -> Event:
     """Return ``step.completed`` with the output's JSON inline; empty output leaves the key out."""
-    kind = EventType.STEP_COMPLETED
-    return _outcome(kind, task, output, worker_id=worker_id, time_ns=time_ns, trace=trace)
+    return _outcome(_COMPLETED, task, output, worker_id=worker_id, time_ns=time_ns, trace=trace)
 
 
 def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
@@ -129,7 +135,7 @@ def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
     if kind is FailureType.RETRY_AFTER:
         payload["retry_after_ms"] = min(max(retry_after_ms, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS)
     return _outcome(
-        EventType.STEP_FAILED,
+        _FAILED,
         task,
         compact(payload),
         worker_id=worker_id,
@@ -153,19 +159,19 @@ def continued(
     second one of the same dispatch is (design 8.1; contract H14).
     """
     msg_id = f"{task.run_id}.{task.step_id}.continue.{iteration}.{dispatch}"
-    return _event(EventType.STEP_CONTINUE, task, msg_id, time_ns, trace, "", output)
+    return _event(_CONTINUE, task, msg_id, time_ns, trace, "", output)
 
 
 def cancelled(run_id: str, time_ns: int) -> Event:
     """Return the event that cancels a run (contract 6.7)."""
-    head = f'{{"type":"{EventType.WORKFLOW_CANCELLED.value}","run_id":{_quote(run_id)}'
+    head = f'{{"type":"{EventType.WORKFLOW_CANCELLED.value}","run_id":{quote(run_id)}'
     body = f'{head},"timestamp":"{rfc3339(time_ns)}"}}'
     return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, body.encode())
 
 
 def answered(kind: EventType, run_id: str, step_id: str, payload: bytes, time_ns: int) -> Event:
     """Return the event that answers an approval (contract 6.1)."""
-    head = f'{{"type":"{kind.value}","run_id":{_quote(run_id)},"step_id":{_quote(step_id)}'
+    head = f'{{"type":"{kind.value}","run_id":{quote(run_id)},"step_id":{quote(step_id)}'
     body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
     if payload:
         body = b'%b,"payload":%b' % (body, payload)
@@ -206,14 +212,14 @@ def timeout_payload(timeout_ns: int) -> dict[str, object]:
     return {"error": error, "failure_type": FailureType.RETRIABLE.value}
 
 
-def outcome_id(task: Task, kind: EventType) -> str:
+def outcome_id(task: Task, kind: str) -> str:
     """Return the id of ``step.completed`` or ``step.failed`` of a task."""
     number = f".{task.attempt}" if task.attempt else ""
-    return f"{task.run_id}.{task.step_id}.{kind.value}{number}{_of_iteration(task)}"
+    return f"{task.run_id}.{task.step_id}.{kind}{number}{_of_iteration(task)}"
 
 
 def _outcome(
-    kind: EventType,
+    kind: str,
     task: Task,
     payload: bytes,
     *,
@@ -228,7 +234,7 @@ def _outcome(
 
 
 def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
-    kind: EventType,
+    kind: str,
     task: Task,
     msg_id: str,
     time_ns: int,
@@ -236,22 +242,24 @@ def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
     tail: str,
     payload: bytes = b"",
 ) -> Event:
-    head = (
-        f'{{"type":"{kind.value}","run_id":{_quote(task.run_id)},"step_id":{_quote(task.step_id)}'
-        f',"timestamp":"{rfc3339(time_ns)}"'
-    )
-    if trace.traceparent:
+    ids = task.ids or event_ids(task.run_id, task.step_id)
+    head = f'{{"type":"{kind}",{ids},"timestamp":"{rfc3339(time_ns)}"'
+    headers = NO_HEADERS
+    if trace is not NO_TRACE:
         tail = f"{_trace_fields(trace)}{tail}"
+        headers = trace.headers()
     if payload:
         body = b'%b,"payload":%b%b}' % (head.encode(), payload, tail.encode())
     else:
         body = f"{head}{tail}}}".encode()
-    return Event(history_subject(task.run_id), msg_id, trace.headers(), body)
+    return Event(history_subject(task.run_id), msg_id, headers, body)
 
 
 def _trace_fields(trace: TraceContext) -> str:
-    fields = f',"trace_parent":{_quote(trace.traceparent)}'
-    return f'{fields},"trace_state":{_quote(trace.tracestate)}' if trace.tracestate else fields
+    if not trace.traceparent:
+        return ""
+    fields = f',"trace_parent":{quote(trace.traceparent)}'
+    return f'{fields},"trace_state":{quote(trace.tracestate)}' if trace.tracestate else fields
 
 
 def _of_iteration(task: Task) -> str:
@@ -259,12 +267,7 @@ def _of_iteration(task: Task) -> str:
     return f".i{task.iteration}" if task.iteration else ""
 
 
-def _quote(text: str) -> str:
-    plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
-    return f'"{text}"' if plain else json.dumps(text)
-
-
-_quote_often = lru_cache(maxsize=8)(_quote)
+_quote_often = lru_cache(maxsize=8)(quote)
 
 
 def _text(found: dict[str, object], key: str) -> str:

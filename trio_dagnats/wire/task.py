@@ -9,6 +9,7 @@ from typing import NamedTuple, final
 from pydantic_core import from_json
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.text import quote
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -28,6 +29,8 @@ class Task(NamedTuple):
         required_capabilities: what the engine granted.
         dispatch_nonce: the proof for control-plane calls.
         workflow_name: the workflow's name.
+        ids: the members ``run_id`` and ``step_id`` as JSON writes them, for the events; empty if
+            they are still to be written.
     """
 
     run_id: str
@@ -40,6 +43,7 @@ class Task(NamedTuple):
     required_capabilities: tuple[str, ...] = ()
     dispatch_nonce: str = ""
     workflow_name: str = ""
+    ids: str = ""
 
     @property
     def number(self) -> int:
@@ -79,6 +83,7 @@ _USUAL_HEAD = re.compile(
 _USUAL_TAIL = re.compile(
     rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
 ).fullmatch
+_BEFORE_RUN = b'"run_id":"'
 _INPUT = b',"input":'
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
@@ -92,6 +97,11 @@ def parse_task(body: bytes) -> Task:
         NotATask: not JSON, no object, a key of a wrong type, or no usable run and step.
     """
     return _usual(body) or _any(body)
+
+
+def event_ids(run_id: str, step_id: str) -> str:
+    """Write the members of an event that name its run and step."""
+    return f'"run_id":{quote(run_id)},"step_id":{quote(step_id)}'
 
 
 def _usual(body: bytes) -> Task | None:
@@ -121,14 +131,17 @@ def _usual(body: bytes) -> Task | None:
     task_id, run_id, step_id, iteration, attempt = head.groups()
     nonce, workflow = tail.groups(b"")
     return Task(
-        run_id=run_id.decode(),
-        step_id=step_id.decode(),
-        task_id=task_id.decode(),
-        attempt=int(attempt or 0),
-        iteration=int(iteration or 0),
-        input=body[start : tail.start()],
-        dispatch_nonce=nonce.decode(),
-        workflow_name=workflow.decode(),
+        run_id.decode(),
+        step_id.decode(),
+        task_id.decode(),
+        int(attempt) if attempt else 0,
+        int(iteration) if iteration else 0,
+        body[start : tail.start()],
+        NO_METADATA,
+        (),
+        nonce.decode(),
+        workflow.decode(),
+        body[head.start(2) - len(_BEFORE_RUN) : head.end(3) + 1].decode(),
     )
 
 
@@ -151,6 +164,7 @@ def _any(body: bytes) -> Task:
         required_capabilities=tuple(capabilities) if isinstance(capabilities, list) else (),
         dispatch_nonce=_text(fields, "dispatch_nonce"),
         workflow_name=_text(fields, "workflow_name"),
+        ids=event_ids(run_id, step_id),
     )
 
 

@@ -33,6 +33,12 @@ def compact(value: object) -> bytes:
     return written
 
 
+def quote(text: str) -> str:
+    """Write a JSON string; most are ids that need no escaping."""
+    plain = text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+    return f'"{text}"' if plain else json.dumps(text)
+
+
 def is_json(raw: bytes) -> bool:
     """Say whether the bytes are one JSON value."""
     try:

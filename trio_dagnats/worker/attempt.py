@@ -5,7 +5,9 @@ deadline is the end of the lease (set once the attempt is no longer young); whoe
 gives a reason first. All attempts of a running worker share its :class:`Hub`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 import trio
@@ -14,7 +16,7 @@ from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Settlement
 from trio_dagnats.errors import NotStored
-from trio_dagnats.transport.port import Delivery, Posted
+from trio_dagnats.transport.port import FOREVER, Delivery, Posted
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
@@ -53,6 +55,7 @@ class Attempt:
         handler: what serves it.
         share: the consumer's part of the slots.
         delivery: the task message.
+        dispatch: the identity of the dispatch: the message's stream sequence (design 8.1).
         ack_wait: seconds of the lease, as the durable has it.
         lease_until: trio time after which nothing may be said about the delivery.
         task: the parsed task; ``NO_TASK`` until it is parsed.
@@ -62,11 +65,11 @@ class Attempt:
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
         note_written: the attempt note exists, so that the outcome has to delete it.
+        waits: what the handler's own tasks are waiting for by their own wish.
         signals: revisions of signals that this attempt has returned to its handler.
         iteration: loop iterations committed before this one.
         bounds: those of an ``agent_loop``, None for any other handler.
         maps: the durable maps that were called, by name or number.
-        waits: what the handler's own tasks are waiting for by their own wish.
         idle: the whole attempt waits, without a slot.
         thread: the thread of a plain ``def``, while it runs.
         nak_delay: seconds for the next delayed hand-back.
@@ -96,6 +99,8 @@ class Attempt:
     iteration: int = 0
     bounds: LoopBounds | None = None
     maps: tuple[str, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    signals: Mapping[str, int] = MappingProxyType({})
     idle: bool = False
     thread: int | None = None
     settling: trio.CancelScope | Posted | None = None
@@ -115,8 +120,7 @@ class Attempt:
         self.ack_wait = ack_wait
         self.lease_until = lease_end(delivery.sent_after, ack_wait)
         self.trace = from_headers(delivery.headers)
-        self.signals: dict[str, int] = {}
-        self.waits: list[Wait] = []
+        self.dispatch = delivery.stream_sequence
 
     def __repr__(self) -> str:
         return f"<Attempt {self.label} {self.state.name.lower()}>"
@@ -136,6 +140,14 @@ class Attempt:
     @scope.setter
     def scope(self, scope: trio.CancelScope) -> None:
         self._scope = scope
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was ended from outside, or its lease has ended."""
+        if self.reason is not None:
+            return True
+        # Most have no deadline yet: then the clock need not be read.
+        return self.scope.deadline != FOREVER and self.scope.cancel_called
 
     def leave_task(self) -> None:
         """Go on without a task and its scope, which are another attempt's from now on."""
@@ -174,11 +186,6 @@ class Attempt:
     def published_ns(self) -> int:
         """When the task message was stored."""
         return self.delivery.published_ns
-
-    @property
-    def dispatch(self) -> int:
-        """The identity of the dispatch: the task message's stream sequence (design 8.1)."""
-        return self.delivery.stream_sequence
 
     def cancel(self, reason: CancelReason) -> None:
         """End the attempt for this reason; the first reason stands.

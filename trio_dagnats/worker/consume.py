@@ -47,7 +47,7 @@ class Consumer:
         start: StartAttempt,
     ) -> None:
         self.handler = handler
-        self.ack_wait = state.ack_wait_ns / durables.NS
+        self._know(state)
         self.share: Share = slots.share(handler.concurrency)
         self._broker = broker
         self._durable = state.durable or state.name
@@ -63,8 +63,7 @@ class Consumer:
         """
         self._refusals = 0
         has_slot = self._slots.arrived(self.share)
-        until = lease_end(delivery.sent_after, self.ack_wait)
-        if delivery.received_at >= until:
+        if delivery.received_at - delivery.sent_after >= self._lease:
             log.warning("a task of %s came too late: left to its lease", self.handler.task_type)
             delivery.forget()
             if has_slot:
@@ -72,7 +71,11 @@ class Consumer:
         elif has_slot:
             self._start(self, delivery)
         else:
-            delivery.nak(not_after=until)
+            delivery.nak(not_after=delivery.sent_after + self._lease)
+
+    def _know(self, state: ConsumerState) -> None:
+        self.ack_wait = state.ack_wait_ns / durables.NS
+        self._lease = lease_end(0.0, self.ack_wait)
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused."""
@@ -104,4 +107,4 @@ class Consumer:
             self._refusals = refusals + 1
             log.warning("consumer %s: %s", self._durable, error)
         else:
-            self.ack_wait = state.ack_wait_ns / durables.NS
+            self._know(state)

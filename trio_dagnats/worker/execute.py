@@ -69,16 +69,21 @@ async def _until_handler(attempt: Attempt) -> bool:
 async def _run_handler(attempt: Attempt) -> None:
     hub = attempt.hub
     attempt.main_task = trio.lowlevel.current_task()
-    attempt.started_at = trio.current_time()
+    attempt.started_at = hub.now()
     hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
+    outcome, error = await (_call(attempt) if hub.silent else _call_measured(attempt))
+    await _after_handler(attempt, outcome, error)
+
+
+async def _call_measured(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
+    hub = attempt.hub
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
-        outcome, error = await (_call(attempt) if hub.silent else _call_traced(attempt))
+        return await _call_traced(attempt)
     finally:
-        took = trio.current_time() - attempt.started_at
+        took = hub.now() - attempt.started_at
         hub.telemetry.count(ACTIVE_TASKS, -1)
         hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
-    await _after_handler(attempt, outcome, error)
 
 
 async def _call_traced(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
@@ -124,7 +129,7 @@ def _let_pass(attempt: Attempt, error: BaseException) -> None:
 
 async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
     attempt.returned = True
-    if attempt.reason is not None or attempt.scope.cancel_called:
+    if attempt.cancelled:
         if error is not None:
             _log_error(attempt, error, "raised after it was cancelled")
         return  # the farewell decides: cancellation by us never looks like the handler's doing

@@ -67,7 +67,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     if (
         attempt.delivery.deliveries > 1
         or not hub.silent
-        or attempt.lease_until - trio.current_time() <= hub.broker.abort_after
+        or attempt.lease_until - hub.now() <= hub.broker.abort_after
         or (attempt.signals_pending and isinstance(outcome, Continued))
     ):
         return False

@@ -12,6 +12,7 @@ from typing import final
 
 import trio
 
+from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.execute import farewell, live
 from trio_dagnats.worker.reasons import CancelReason
@@ -115,9 +116,9 @@ class _Runner:
             if (
                 self._misnested
                 or not (attempt.ended or attempt.posted is not None)
-                or scope.cancel_called
+                or attempt.reason is not None
+                or scope.deadline != FOREVER
                 or scope.shield
-                or scope.deadline != float("inf")
                 or not self._pool.add(self)
             ):
                 return

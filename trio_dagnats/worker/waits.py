@@ -31,7 +31,7 @@ async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
         and not any(nursery.child_tasks for nursery in task.child_nurseries)
         and not attempt.waits
     )
-    attempt.waits.append(wait)
+    attempt.waits += (wait,)
     try:
         if not whole:
             yield
@@ -47,7 +47,7 @@ async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
             attempt.idle = False
     finally:
         if attempt.reason is None:  # else the farewell still needs to know it
-            attempt.waits.remove(wait)
+            attempt.waits = tuple(other for other in attempt.waits if other is not wait)
 
 
 async def pause(
@@ -80,7 +80,7 @@ async def pause(
 
 
 async def _hand_back(attempt: Attempt, until_ns: int) -> None:
-    attempt.waits.append(Wait(what="hand back", until_ns=until_ns))
+    attempt.waits += (Wait(what="hand back", until_ns=until_ns),)
     attempt.cancel(CancelReason.HANDED_BACK)
     await trio.lowlevel.checkpoint()
     raise OutcomeError(
@@ -110,7 +110,8 @@ async def signal_register(attempt: Attempt, name: str) -> SignalRegister:
 
 def received(attempt: Attempt, name: str, revision: int) -> None:
     """Remember that the handler has a signal's value; its next commit makes that final."""
-    attempt.signals[name] = max(revision, attempt.signals.get(name, 0))
+    newest = max(revision, attempt.signals.get(name, 0))
+    attempt.signals = {**attempt.signals, name: newest}
     attempt.signals_pending = True
 
 

@@ -14,7 +14,7 @@ from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Post, Publisher
+from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import (
     FRESH,
     NO_HEADERS,
@@ -24,7 +24,6 @@ from trio_dagnats.transport.port import (
     IntakeSink,
     Message,
     OnMessage,
-    OnStored,
     Record,
     Stored,
     StreamSpec,
@@ -40,6 +39,7 @@ class NatsBroker:
         self._link = link
         self._api = JsApi(link)
         self._publisher = Publisher(link, self._api)
+        self.post = self._publisher.post
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
 
@@ -101,28 +101,6 @@ class NatsBroker:
             expect_last=expect_last,
             resend_expect=resend_expect,
             deadline=deadline,
-        )
-
-    def post(  # noqa: PLR0913 - the port's signature
-        self,
-        subject: str,
-        body: bytes,
-        *,
-        msg_id: str,
-        headers: Mapping[str, str] = NO_HEADERS,
-        resend_expect: int | None = None,
-        deadline: float,
-        done: OnStored,
-    ) -> Post | None:
-        """See the port."""
-        return self._publisher.post(
-            check_subject(subject),
-            body,
-            msg_id=msg_id,
-            headers=headers,
-            resend_expect=resend_expect,
-            deadline=deadline,
-            done=done,
         )
 
     @asynccontextmanager

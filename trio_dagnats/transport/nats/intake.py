@@ -76,12 +76,13 @@ class NatsIntake:
 
     def take(self, message: Incoming) -> None:
         """Take a message or a status from the server."""
-        self._heard = trio.current_time()
+        self._heard = self._link.now()
         if message.status:
             self._take_status(message)
             return
         delivery = NatsDelivery(self._link, message, self._heard)
-        self._credits = max(0, self._credits - 1)
+        if self._credits:
+            self._credits -= 1
         if self._leaving:
             self._hand_back(delivery)
         else:

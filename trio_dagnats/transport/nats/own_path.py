@@ -28,7 +28,7 @@ class OwnPath:
     @property
     def max_payload(self) -> int:
         """What the server said it takes."""
-        return int(self._client.max_payload)
+        return self._client.max_payload
 
     @property
     def unsent(self) -> int:
@@ -37,11 +37,11 @@ class OwnPath:
 
     async def write(self, frames: Sequence[Frame]) -> None:
         """Write all frames at once."""
-        self._client.write_now(b"".join(map(encode, frames)))
+        self._client.write_now(encode(frames))
 
     def write_at_once(self, frame: Frame) -> bool:
         """Write one frame."""
-        self._client.write_now(encode(frame))
+        self._client.write_now(encode((frame,)))
         return True
 
     async def subscribe(self, route: Route) -> None:

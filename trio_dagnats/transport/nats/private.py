@@ -8,7 +8,6 @@ Where they do not do what we know, ``connection`` uses the public path instead (
 
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
 import struct
@@ -23,15 +22,12 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from trio_asyncio._loop import TrioEventLoop
 
-from trio_dagnats.transport.nats.frames import Incoming, decode_headers
+from trio_dagnats.transport.nats.parsing import incoming, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
 Take = Callable[[bytes], bytes]
 """Takes from the front of what came in what it can, and returns the rest."""
-FIRST_SID_DIGITS = len(str(FIRST_SID))
-_MSG = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)()\r\n").match
-_HMSG = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
 
 
 class PlainText(nats.errors.Error):
@@ -123,68 +119,44 @@ class FastParser(Parser):
 
     def __init__(self, client: Client, routes: Routes) -> None:
         super().__init__(client)
-        self._routes = routes
-        self._tail = b""
+        self._routes = routes.by_text
+        self._parts: list[bytes] = []
+        self._missing = 0
 
     def reset(self) -> None:
         """Begin a new connection."""
         super().reset()
-        self._tail = b""
+        self._parts, self._missing = [], 0
 
     def take(self, data: bytes) -> bytes:
         """Take our messages from what has just come in; return what is left for nats-py.
 
         The beginning of a message of ours is kept until the rest of it is there.
         """
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return b""
+            data, self._parts = b"".join(self._parts), []
         if self.buf or self.state != AWAITING_CONTROL_LINE:
             return data
-        raw = self._tail + data if self._tail else data
-        taken, waits = self._take_ours(raw)
-        self._tail = raw[taken:] if waits else b""
-        return b"" if waits else raw[taken:]
+        taken, self._missing = take_messages(data, self._routes)
+        rest = data[taken:]
+        if not self._missing:
+            return rest
+        self._parts.append(rest)
+        return b""
 
     async def parse(self, data: bytes = b"") -> None:
         """Take the bytes that nats-py has read."""
         self.buf.extend(data)
         if self.state == AWAITING_CONTROL_LINE:
-            taken, _ = self._take_ours(bytes(self.buf))
+            taken, _ = take_messages(bytes(self.buf), self._routes)
             if taken:
                 del self.buf[:taken]
         if self.buf:
             await super().parse()
-
-    def _take_ours(self, raw: bytes) -> tuple[int, bool]:
-        """Deliver whole messages from the front.
-
-        Returns:
-            How many bytes they were, and whether a message of ours is there only in part.
-        """
-        at, routes, size = 0, self._routes.by_text, len(raw)
-        while True:
-            headers = raw.startswith(b"H", at)
-            line = (_HMSG if headers else _MSG)(raw, at)
-            if line is None:
-                return at, False
-            subject, sid, reply, first, last = line.groups()
-            route = routes.get(sid)
-            if route is None and len(sid) < FIRST_SID_DIGITS:
-                return at, False
-            start = line.end()
-            end = start + int(last or first)
-            if end + 2 > size:
-                return at, True
-            if route is not None:
-                head = start + int(first) if headers else start
-                route.deliver(_incoming(subject, reply, raw[start:head], raw[head:end]))
-            at = end + 2
-
-
-def _incoming(subject: bytes, reply: bytes | None, headers: bytes, body: bytes) -> Incoming:
-    told = reply.decode() if reply else ""
-    if not headers:
-        return Incoming(subject.decode(), told, body)
-    status, note, fields = decode_headers(headers)
-    return Incoming(subject.decode(), told, body, status, note, fields)
 
 
 class HookedClient(Client):
@@ -213,7 +185,7 @@ class HookedClient(Client):
             return
         route = self._routes.find(sid)
         if route is not None:
-            route.deliver(_incoming(subject, reply, headers or b"", data))
+            route.deliver(incoming(subject, reply or b"", headers or b"", data))
 
     def write_now(self, data: bytes) -> None:
         """Write bytes to the socket, or to its buffer."""

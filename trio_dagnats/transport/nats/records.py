@@ -40,13 +40,13 @@ class _Gathering:
             self.broken = True
             self.done.set()
             return
-        info = decode_ack(message.reply)
+        _, sequence, time_ns = decode_ack(message.reply)
         self.records.append(
             Record(
-                sequence=info.stream_sequence,
+                sequence=sequence,
                 subject=message.subject,
                 body=message.body,
-                time_ns=info.time_ns,
+                time_ns=time_ns,
                 headers=message.headers,
             )
         )

@@ -48,6 +48,10 @@ class Request(Protocol):
         """Take the answer; must not wait or raise."""
         ...
 
+    def confirmed(self, body: bytes) -> None:
+        """Take an answer that has no headers; must not wait or raise."""
+        ...
+
     def failed(self, error: "NotStored | Lost") -> None:
         """Take the news that there will be none; must not wait or raise."""
         ...
@@ -80,6 +84,9 @@ class _Asked:
     def answered(self, message: Incoming) -> None:
         self.answer = message
         trio.lowlevel.reschedule(self.task)
+
+    def confirmed(self, body: bytes) -> None:
+        self.answered(Incoming(self.frame.reply, "", body))
 
     def failed(self, error: NotStored | Lost) -> None:
         trio.lowlevel.reschedule(self.task, outcome.Error(error))
@@ -159,13 +166,22 @@ class Requests:
 
     def answered(self, message: Incoming) -> None:
         """Take an answer from the inbox; late ones find nobody."""
-        request = self._table.pop(message.subject[self._cut :], None)
-        if request is None:
-            return
+        request = self._find(message.subject[self._cut :])
+        if request is not None:
+            request.answered(message)
+
+    def confirmed(self, subject: bytes, body: bytes) -> None:
+        """Take an answer without headers."""
+        request = self._find(subject[self._cut :].decode())
+        if request is not None:
+            request.confirmed(body)
+
+    def _find(self, token: str) -> Request | None:
+        request = self._table.pop(token, None)
         # The answer may be to an earlier send than the last one: then it proves too little.
-        if request.sends == 1 and request.frame.sent_at > self.contact:
+        if request is not None and request.sends == 1 and request.frame.sent_at > self.contact:
             self.contact = request.frame.sent_at
-        request.answered(message)
+        return request
 
     def reconnected(self) -> None:
         """Send again what had been sent on the old connection, before anything new."""

@@ -11,18 +11,24 @@ FIRST_SID = 1_000_000_000
 """nats-py counts its own subscriptions from 1; ours must never meet them."""
 
 OnIncoming = Callable[[Incoming], None]
+OnPlain = Callable[[bytes, bytes], None]
+"""Takes the subject and the body of a message without headers, when nothing else matters."""
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Route:
-    """A subscription. ``gap`` is called after a reconnect: messages may have been missed."""
+    """A subscription. ``gap`` is called after a reconnect: messages may have been missed.
+
+    ``plain``, if there is one, may get messages without headers instead of ``deliver``.
+    """
 
     sid: int
     subject: str
     queue: str
     deliver: OnIncoming
     gap: Callable[[], None] | None = None
+    plain: OnPlain | None = None
 
     def sub(self) -> bytes:
         """Return the line that subscribes."""
@@ -57,9 +63,10 @@ class Routes:
         *,
         queue: str = "",
         gap: Callable[[], None] | None = None,
+        plain: OnPlain | None = None,
     ) -> Route:
         """Make a subscription; the caller tells the server."""
-        route = Route(next(self._numbers), subject, queue, deliver, gap)
+        route = Route(next(self._numbers), subject, queue, deliver, gap, plain)
         self._by_sid[route.sid] = route
         self.by_text[b"%d" % route.sid] = route
         return route

@@ -1,16 +1,15 @@
 """Publishing to streams with acknowledgement: the hot half of the transport."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import final
 
 from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Missing, NotStored
-from trio_dagnats.transport.nats.frames import Frame, Incoming, encode_headers
+from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, ApiError, JsApi, raise_api_error
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.requests import Lost
+from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
 from trio_dagnats.transport.rules import check_size
 
@@ -69,17 +68,19 @@ class Publisher:
         body: bytes,
         *,
         msg_id: str,
-        headers: Mapping[str, str],
-        resend_expect: int | None,
+        headers: Mapping[str, str] = NO_HEADERS,
+        resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
     ) -> "Post | None":
         """Publish without a task that waits; see ``port.Broker.post``."""
-        frame = Frame(subject, body, "", _head(headers, msg_id, None), deadline)
-        if frame.size > self._link.path.max_payload or self._link.outbox.full:
+        head = _head(headers, msg_id, None)
+        link = self._link
+        if len(head) + len(body) > link.path.max_payload or link.outbox.full:
             return None
-        post = Post(self._link, frame, partial(_head, headers, msg_id, resend_expect), done)
-        self._link.requests.send(post)
+        frame = Frame(check_subject(subject), body, "", head, deadline)
+        post = Post(link.requests, frame, headers, msg_id, resend_expect, done)
+        link.requests.send(post)
         return post
 
 
@@ -88,30 +89,65 @@ class Post:
     """A publish for which no task waits; see ``port.Posted``. One is made for every event.
 
     Args:
-        link: the connection.
+        requests: the table of requests in flight.
         frame: the first send; its ``not_after`` is the deadline.
-        head: makes the headers of further sends.
+        headers: those of every send, beside its id.
+        msg_id: the message's id.
+        expect: the subject's last sequence that further sends expect.
         done: told what became of it.
     """
 
-    __slots__ = ("_done", "_head", "_link", "deadline", "frame", "sends", "token")
+    __slots__ = (
+        "_done",
+        "_expect",
+        "_headers",
+        "_msg_id",
+        "_requests",
+        "deadline",
+        "frame",
+        "sends",
+        "token",
+    )
 
-    def __init__(self, link: Link, frame: Frame, head: Callable[[], bytes], done: OnStored) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        frame: Frame,
+        headers: Mapping[str, str],
+        msg_id: str,
+        expect: int | None,
+        done: OnStored,
+    ) -> None:
         self.frame = frame
         self.deadline = frame.not_after
         self.sends = 1
         self.token = ""
-        self._head = head
+        self._headers = headers
+        self._msg_id = msg_id
+        self._expect = expect
         self._done = done
-        self._link = link
+        self._requests = requests
 
     def again(self) -> Frame:
         """See ``requests.Request``."""
-        return Frame(self.frame.subject, self.frame.body, "", self._head(), self.deadline)
+        head = _head(self._headers, self._msg_id, self._expect)
+        return Frame(self.frame.subject, self.frame.body, "", head, self.deadline)
 
     def answered(self, message: Incoming) -> None:
         """See ``requests.Request``."""
-        self._done(self._verdict(message))
+        if message.status:
+            self._done(Missing(f"nobody takes {self.frame.subject!r} for now"))
+        else:
+            self.confirmed(message.body)
+
+    def confirmed(self, body: bytes) -> None:
+        """See ``requests.Request``."""
+        try:
+            stored = _read(body, resent=self.sends > 1)
+        except BrokerError as error:
+            self._done(error)
+        else:
+            self._done(stored or ApiError(0, "refused for now"))
 
     def failed(self, error: NotStored | Lost) -> None:
         """See ``requests.Request``; it is never lost, for it can be sent again."""
@@ -119,16 +155,7 @@ class Post:
 
     def abandon(self) -> None:
         """See ``port.Posted``."""
-        self._link.requests.drop(self)
-
-    def _verdict(self, message: Incoming) -> Stored | BrokerError:
-        if message.status:
-            return Missing(f"nobody takes {self.frame.subject!r} for now")
-        try:
-            stored = _read(message.body, resent=self.sends > 1)
-        except BrokerError as error:
-            return error
-        return stored or ApiError(0, "refused for now")
+        self._requests.drop(self)
 
 
 def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
@@ -147,7 +174,7 @@ def _read(body: bytes, *, resent: bool) -> Stored | None:
     found = from_json(body)
     error = found.get("error")
     if error is None:
-        return Stored(sequence=found["seq"], duplicate=bool(found.get("duplicate")), resent=resent)
+        return Stored(found["seq"], found.get("duplicate", False) is True, resent)
     if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
         return None
     return raise_api_error(error)

@@ -1,0 +1,102 @@
+"""Messages are taken whole from what the socket brings, however it is cut."""
+
+import pytest
+
+from trio_dagnats.transport.nats.frames import Incoming
+from trio_dagnats.transport.nats.parsing import take_messages
+from trio_dagnats.transport.nats.private import HookedClient
+from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
+
+SID = b"%d" % FIRST_SID
+HEAD = b"NATS/1.0 503 Nobody\r\nA: b\r\n\r\n"
+OURS = [
+    (b"MSG a.b %b 2\r\nhi\r\n" % SID, Incoming("a.b", "", b"hi")),
+    (b"MSG a %b in.box 0\r\n\r\n" % SID, Incoming("a", "in.box", b"")),
+    (b"MSG a %b 4\r\n\r\n\r\n\r\n" % SID, Incoming("a", "", b"\r\n\r\n")),
+    (
+        b"HMSG a %b r %d %d\r\n%bxy\r\n" % (SID, len(HEAD), len(HEAD) + 2, HEAD),
+        Incoming("a", "r", b"xy", "503", "Nobody", {"A": "b"}),
+    ),
+    (
+        b"HMSG a %b %d %d\r\n%b\r\n" % (SID, len(HEAD), len(HEAD), HEAD),
+        Incoming("a", "", b"", "503", "Nobody", {"A": "b"}),
+    ),
+]
+STREAM = b"".join(raw for raw, _ in OURS)
+MESSAGES = [message for _, message in OURS]
+
+
+def listening() -> tuple[Routes, list[Incoming]]:
+    """Make routes with one subscription, and the list of what it gets."""
+    routes, got = Routes(), list[Incoming]()
+    routes.add("a.>", got.append)
+    return routes, got
+
+
+def test_whole_messages_are_delivered_in_their_order() -> None:
+    routes, got = listening()
+
+    assert take_messages(STREAM, routes.by_text) == (len(STREAM), 0)
+    assert got == MESSAGES
+
+
+def test_what_is_missing_of_a_message_is_told() -> None:
+    routes, got = listening()
+
+    assert take_messages(STREAM + b"MSG a %b 10\r\nabc" % SID, routes.by_text) == (len(STREAM), 9)
+    assert got == MESSAGES
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [b"PING\r\n", b"+OK\r\n", b"MSG a 7 2\r\nhi\r\n", b"MSG a 1", b"MSG a\r\n", b"HMSG a %b 1\r\n"],
+)
+def test_anything_else_is_left_to_nats_py(foreign: bytes) -> None:
+    routes, got = listening()
+
+    assert take_messages(STREAM + foreign, routes.by_text) == (len(STREAM), 0)
+    assert got == MESSAGES
+
+
+def test_a_message_of_an_ended_subscription_is_dropped() -> None:
+    routes, got = listening()
+    stale = b"MSG a %d 2\r\nhi\r\n" % (FIRST_SID + 1)
+
+    assert take_messages(stale + STREAM, routes.by_text) == (len(stale + STREAM), 0)
+    assert got == MESSAGES
+
+
+def test_a_route_for_plain_messages_gets_those_with_headers_as_well() -> None:
+    routes, got = Routes(), list[object]()
+    routes.add("a.>", got.append, plain=lambda subject, body: got.append((subject, body)))
+
+    take_messages(STREAM, routes.by_text)
+
+    assert got == [(b"a.b", b"hi"), (b"a", b""), (b"a", b"\r\n\r\n"), *MESSAGES[3:]]
+
+
+@pytest.mark.parametrize("cut", range(1, len(STREAM)))
+def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
+    routes, got = listening()
+    take = HookedClient(routes)._fast.take
+
+    first = take(STREAM[:cut])
+    second = take(first + STREAM[cut:])
+
+    assert second == b""
+    assert got == MESSAGES
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096])
+def test_a_large_message_may_come_in_many_pieces(size: int) -> None:
+    routes, got = listening()
+    take = HookedClient(routes)._fast.take
+    body = bytes(range(256)) * 64
+    stream = STREAM + b"MSG big %b %d\r\n%b\r\n" % (SID, len(body), body) + STREAM
+    rest = b""
+
+    for at in range(0, len(stream), size):
+        rest = take(rest + stream[at : at + size])
+
+    assert rest == b""
+    assert got == [*MESSAGES, Incoming("big", "", body), *MESSAGES]
