@@ -1,6 +1,9 @@
 """Key-value buckets, on every broker."""
 
+from functools import partial
+
 import pytest
+import trio
 from contract_bench import Bench
 
 from trio_dagnats.errors import Conflict, Missing, TooLarge
@@ -107,3 +110,39 @@ async def test_making_a_bucket_twice_keeps_its_keys(bench: Bench) -> None:
     await bench.broker.ensure_bucket(bench.bucket, deadline=bench.soon)
 
     assert await bench.broker.kv_get(bench.bucket, "a", deadline=bench.soon) is not None
+
+
+async def test_several_keys_are_read_at_once_without_the_absent_ones(bench: Bench) -> None:
+    await bench.broker.kv_put(bench.bucket, "a", b"1", deadline=bench.soon)
+    await bench.broker.kv_put(bench.bucket, "b.c", b"2", deadline=bench.soon)
+    await bench.broker.kv_put(bench.bucket, "gone", b"3", deadline=bench.soon)
+    await bench.broker.kv_delete(bench.bucket, "gone", deadline=bench.soon)
+
+    keys = ["b.c", "never", "gone", "a"]
+    found = await bench.broker.kv_get_many(bench.bucket, keys, deadline=bench.soon)
+
+    assert {key: entry.value for key, entry in found.items()} == {"a": b"1", "b.c": b"2"}
+
+
+@pytest.mark.parametrize("keys", [[], ["never"]])
+async def test_several_keys_may_all_be_absent(keys: list[str], bench: Bench) -> None:
+    assert await bench.broker.kv_get_many(bench.bucket, keys, deadline=bench.soon) == {}
+
+
+async def test_several_keys_of_an_absent_bucket_are_an_error(bench: Bench) -> None:
+    with pytest.raises(Missing, match="no-such-bucket"):
+        await bench.broker.kv_get_many("no-such-bucket", ["a", "b"], deadline=bench.soon)
+
+
+async def test_a_thousand_keys_are_read_at_once(bench: Bench) -> None:
+    keys = [f"k{number}" for number in range(1000)]
+    async with trio.open_nursery() as nursery:
+        for key in keys:
+            put = partial(bench.broker.kv_put, deadline=bench.soon)
+            nursery.start_soon(put, bench.bucket, key, key.encode())
+
+    found = await bench.broker.kv_get_many(bench.bucket, keys, deadline=bench.soon)
+
+    assert {key: entry.value.decode() for key, entry in found.items()} == dict(
+        zip(keys, keys, strict=True)
+    )

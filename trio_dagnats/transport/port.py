@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.transport.buckets import Buckets
 from trio_dagnats.transport.receiving import Delivery, Intake, IntakeSink
 from trio_dagnats.transport.values import (
     FOREVER,
@@ -73,7 +74,7 @@ class Posted(Protocol):
 
 
 @runtime_checkable
-class Broker(Protocol):
+class Broker(Buckets, Protocol):
     """A connected server. Opened by ``open_broker`` and valid inside that block only."""
 
     @property
@@ -220,50 +221,6 @@ class Broker(Protocol):
 
     async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
         """Read the newest message of an exact subject, None if there is none."""
-        ...
-
-    async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
-        """Read a key; None if it is absent or deleted.
-
-        Raises:
-            Missing: no such bucket.
-        """
-        ...
-
-    async def kv_put(
-        self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
-    ) -> int:
-        """Write a key and return its revision.
-
-        Args:
-            bucket: the bucket's name.
-            key: a legal key.
-            value: the bytes.
-            expect: write only if the key's last revision is this one (0: the key is new).
-            deadline: trio time.
-
-        Raises:
-            Conflict: ``expect`` does not hold.
-            Missing: no such bucket.
-            TooLarge: more than ``max_payload``.
-            NotStored: not acknowledged in time.
-        """
-        ...
-
-    async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
-        """Write a delete marker; deleting an absent key is no error."""
-        ...
-
-    async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
-        """Read all living keys that start with ``prefix`` and their values, in key order."""
-        ...
-
-    async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
-        """Take all keys out that start with ``prefix``, which ends with a dot; no markers stay.
-
-        Raises:
-            Missing: no such bucket.
-        """
         ...
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:

@@ -1,5 +1,7 @@
 """What both brokers must say alike: entries of buckets, absent buckets, messages too large."""
 
+from collections.abc import Iterable
+
 from trio_dagnats.errors import Missing, TooLarge
 from trio_dagnats.transport.values import Entry, Record
 from trio_dagnats.wire.names import kv_subject
@@ -18,6 +20,12 @@ def entry_of(bucket: str, record: Record) -> Entry | None:
         revision=record.sequence,
         time_ns=record.time_ns,
     )
+
+
+def entries_of(bucket: str, records: Iterable[Record]) -> dict[str, Entry]:
+    """Read a bucket's records by their keys, without the delete markers."""
+    entries = (entry_of(bucket, record) for record in records)
+    return {entry.key: entry for entry in entries if entry is not None}
 
 
 def check_size(size: int, subject: str, max_payload: int) -> None:

@@ -243,11 +243,11 @@ def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
     payload: bytes = b"",
 ) -> Event:
     ids = task.ids or event_ids(task.run_id, task.step_id)
-    head = f'{{"type":"{kind}",{ids},"timestamp":"{rfc3339(time_ns)}"'
     headers = NO_HEADERS
     if trace is not NO_TRACE:
         tail = f"{_trace_fields(trace)}{tail}"
         headers = trace.headers()
+    head = f'{{"type":"{kind}",{ids},"timestamp":"{rfc3339(time_ns)}"'
     if payload:
         body = b'%b,"payload":%b%b}' % (head.encode(), payload, tail.encode())
     else:

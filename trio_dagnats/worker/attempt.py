@@ -60,7 +60,8 @@ class Attempt:
         lease_until: trio time after which nothing may be said about the delivery.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: the event that is on its way without a task that waits for it (``express``).
+        posted: what is on its way without a task that waits for it (``express``): a look at its
+            run, or an event.
         waiter: the handler's task that waits for the posted outcome.
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
@@ -199,7 +200,7 @@ class Attempt:
         self.hasten()
         if self.settling is not self.scope:
             self.scope.cancel()
-        if self.posted is not None and self.state is State.STARTING:
+        if self.posted is not None and self.state in {State.RECEIVED, State.STARTING}:
             self.posted.abandon()
             self.posted = None
             self.hub.spawn(self)  # for its farewell

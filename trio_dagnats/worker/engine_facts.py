@@ -5,21 +5,28 @@ a third of the throughput (design 8.5).
 """
 
 import json
-from collections import OrderedDict
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import trio
+from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Missing, WireError
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.task import Task
 from trio_dagnats.wire.text import parse_rfc3339
 
+log = logging.getLogger("trio_dagnats.worker")
+
 PATIENCE = 2.0
 """Seconds for such a read; the Go worker takes the same (contract 5, step 4)."""
 CACHED_WORKFLOWS = 256
+MOST_AT_ONCE = 64
+"""Runs of one read; more would keep the first of them waiting."""
 
 
 @final
@@ -52,11 +59,29 @@ NO_STEP = StepFacts()
 
 
 @final
+class RunLook:
+    """A look at a run for which no task waits; see ``port.Posted``."""
+
+    __slots__ = ("deadline", "run_id", "tell")
+
+    def __init__(self, run_id: str, tell: Callable[[RunFacts], None], deadline: float) -> None:
+        self.run_id = run_id
+        self.tell: Callable[[RunFacts], None] | None = tell
+        self.deadline = deadline
+
+    def abandon(self) -> None:
+        """Let nobody be told."""
+        self.tell = None
+
+
+@final
 class EngineFacts:
     """Reads runs each time, workflows once (they are resolved by name and may change: H28)."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._looks: deque[RunLook] = deque()
+        self._asked = trio.lowlevel.ParkingLot()
         self._steps: OrderedDict[str, dict[str, StepFacts]] = OrderedDict()
         self._absent: dict[str, float] = {}
 
@@ -67,6 +92,26 @@ class EngineFacts:
     async def run(self, run_id: str) -> RunFacts:
         """Read a run's status and deadline; unknown when the server does not answer in time."""
         return _run_facts(await self._read(BUCKET_RUNS, run_key(run_id)))
+
+    def look(self, run_id: str, tell: Callable[[RunFacts], None], deadline: float) -> RunLook:
+        """Read a run without a task that waits, together with others; bounded by the attempts."""
+        look = RunLook(run_id, tell, deadline)
+        self._looks.append(look)
+        self._asked.unpark_all()
+        return look
+
+    async def serve(self) -> None:
+        """Tell those who look at runs, until cancelled."""
+        while True:
+            if not self._looks:
+                await self._asked.park()
+            looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_AT_ONCE))]
+            keys = [run_key(look.run_id) for look in looks if look.tell is not None]
+            found = await self._read_many(BUCKET_RUNS, keys)
+            for look in looks:
+                entry = found.get(run_key(look.run_id))
+                if look.tell is not None:
+                    look.tell(_run_facts(entry.value if entry else None))
 
     async def step(self, task: Task) -> StepFacts:
         """Return the bounds of a task's step; none when its workflow cannot be read."""
@@ -85,22 +130,30 @@ class EngineFacts:
         return steps.get(task.step_id) or steps.get(instance) or NO_STEP
 
     async def _read(self, bucket: str, key: str) -> bytes | None:
+        entry = (await self._read_many(bucket, [key])).get(key)
+        return entry.value if entry else None
+
+    async def _read_many(self, bucket: str, keys: Sequence[str]) -> Mapping[str, Entry]:
         now = trio.current_time()
         if self._absent.get(bucket, now) > now:
-            return None
+            return {}
         try:
-            entry = await self._broker.kv_get(bucket, key, deadline=now + PATIENCE)
+            if len(keys) > 1:
+                return await self._broker.kv_get_many(bucket, keys, deadline=now + PATIENCE)
+            found = [
+                await self._broker.kv_get(bucket, key, deadline=now + PATIENCE) for key in keys
+            ]
+            return {entry.key: entry for entry in found if entry}
         except Missing:
             self._absent[bucket] = now + ABSENT_FOR
-            return None
         except BrokerError:  # contract 5, step 4: any error means "go on"
-            return None
-        return entry.value if entry else None
+            log.debug("%s not read", bucket, exc_info=True)
+        return {}
 
 
 def _run_facts(raw: bytes | None) -> RunFacts:
     try:
-        run = json.loads(raw or b"{}")
+        run = from_json(raw or b"{}")
         deadline = run.get("deadline")
         return RunFacts(
             status=str(run.get("status", "")),

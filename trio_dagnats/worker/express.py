@@ -22,14 +22,26 @@ from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Stored
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.outcomes import INPUT_OF
-from trio_dagnats.worker.receive import is_ordinary, parse
+from trio_dagnats.worker.receive import asks_for_status, is_over, parse
 from trio_dagnats.worker.settle import Verdict
 
 
 def begin(attempt: Attempt) -> None:
     """Begin an attempt: post ``step.started``, or give it a task that takes a closer look."""
-    if not (is_ordinary(attempt) and parse(attempt) is None and _post_started(attempt)):
+    if attempt.delivery.deliveries > 1 or parse(attempt) is not None:
+        attempt.hub.spawn(attempt)
+    elif asks_for_status(attempt):
+        facts, tell = attempt.hub.facts, partial(_looked, attempt)
+        attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
+    elif not _post_started(attempt):
+        attempt.hub.spawn(attempt)
+
+
+def _looked(attempt: Attempt, run: RunFacts) -> None:
+    attempt.posted = None
+    if is_over(attempt, run) or not _post_started(attempt):
         attempt.hub.spawn(attempt)
 
 

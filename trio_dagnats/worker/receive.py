@@ -18,6 +18,7 @@ from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, hist
 from trio_dagnats.wire.registration import status_body
 from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
 from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.loopstate import read_state
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 from trio_dagnats.worker.waits import ensure_note
@@ -28,11 +29,6 @@ YOUNG_NS = 1_000_000_000
 """A first delivery younger than this is not checked for a cancelled run (design 8.5)."""
 CANCELLED = "cancelled"
 TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensate_failed"})
-
-
-def is_ordinary(attempt: Attempt) -> bool:
-    """Say whether a delivery needs no closer look: the first one, with nothing to read before."""
-    return attempt.delivery.deliveries == 1 and not _asks_for_status(attempt)
 
 
 def parse(attempt: Attempt) -> Input | None:
@@ -59,14 +55,14 @@ def parse(attempt: Attempt) -> Input | None:
 async def examine(attempt: Attempt) -> Input:
     """Say what is left to do for a task."""
     redelivered = attempt.delivery.deliveries > 1
-    if (redelivered or _asks_for_status(attempt)) and await _run_is_over(attempt):
+    if (redelivered or asks_for_status(attempt)) and await _run_is_over(attempt):
         return Input.RUN_CANCELLED_BEFORE
     if not redelivered:
         return Input.READY
     return await _after_redelivery(attempt)
 
 
-def _asks_for_status(attempt: Attempt) -> bool:
+def asks_for_status(attempt: Attempt) -> bool:
     """Say whether a task has waited so long that its run may be over, and that can be read."""
     hub = attempt.hub
     age_ns = hub.broker.time_ns() - attempt.published_ns
@@ -75,11 +71,15 @@ def _asks_for_status(attempt: Attempt) -> bool:
 
 async def _run_is_over(attempt: Attempt) -> bool:
     """Skip the tasks of cancelled runs, and loop iterations of ended ones (contract H14)."""
-    status = (await attempt.hub.facts.run(attempt.run_id)).status
-    if status == CANCELLED or (attempt.task.iteration and status in TERMINAL):
-        await _count_skipped(attempt)
-        return True
-    return False
+    if not is_over(attempt, await attempt.hub.facts.run(attempt.run_id)):
+        return False
+    await _count_skipped(attempt)
+    return True
+
+
+def is_over(attempt: Attempt, run: RunFacts) -> bool:
+    """Say whether a run has no use for this task any more."""
+    return run.status == CANCELLED or bool(attempt.task.iteration and run.status in TERMINAL)
 
 
 async def _count_skipped(attempt: Attempt) -> None:

@@ -134,6 +134,7 @@ class Service:
                 presence = Presence(self._broker, self._registration, self._handlers)
                 for helper in (hub.agenda, hub.young, presence, *self._observers()):
                     helpers.start_soon(helper.run)
+                helpers.start_soon(hub.facts.serve)
                 try:
                     await self._serve(hub, presence, task_status)
                 finally:

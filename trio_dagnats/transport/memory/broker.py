@@ -27,7 +27,7 @@ from trio_dagnats.transport.port import (
     Stored,
     StreamSpec,
 )
-from trio_dagnats.transport.rules import OPERATION, check_size, entry_of
+from trio_dagnats.transport.rules import OPERATION, check_size, entries_of
 from trio_dagnats.wire.names import kv_subject
 
 ABORT_AFTER = 35.0
@@ -184,33 +184,37 @@ class MemoryBroker:
 
     async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
         """See the port."""
+        return (await self.kv_get_many(bucket, [key], deadline=deadline)).get(key)
+
+    async def kv_get_many(
+        self, bucket: str, keys: Sequence[str], *, deadline: float
+    ) -> Mapping[str, Entry]:
+        """See the port."""
         await self._line.turn(deadline)
-        record = self._server.bucket(bucket).last(kv_subject(bucket, key), self.time_ns())
-        return entry_of(bucket, record) if record else None
+        stream, now = self._server.bucket(bucket), self.time_ns()
+        records = [stream.last(kv_subject(bucket, key), now) for key in keys]
+        return entries_of(bucket, [record for record in records if record])
 
     async def kv_put(
         self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
     ) -> int:
         """See the port."""
         self._server.bucket(bucket)
-        stored = await self.store(
-            kv_subject(bucket, key), value, expect_last=expect, deadline=deadline
-        )
-        return stored.sequence
+        subject = kv_subject(bucket, key)
+        return (await self.store(subject, value, expect_last=expect, deadline=deadline)).sequence
 
     async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
         """See the port."""
         self._server.bucket(bucket)
-        await self.store(
-            kv_subject(bucket, key), b"", headers={OPERATION: "DEL"}, deadline=deadline
-        )
+        subject, headers = kv_subject(bucket, key), {OPERATION: "DEL"}
+        await self.store(subject, b"", headers=headers, deadline=deadline)
 
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
         """See the port."""
         await self._line.turn(deadline)
         found = self._server.bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
-        entries = [entry for record in found if (entry := entry_of(bucket, record))]
-        return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
+        entries = entries_of(bucket, found)
+        return [entries[key] for key in sorted(entries) if key.startswith(prefix)]
 
     async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
         """See the port."""

@@ -140,6 +140,12 @@ class NatsBroker:
         """See the port."""
         return await self._kv.get(bucket, key, deadline)
 
+    async def kv_get_many(
+        self, bucket: str, keys: Sequence[str], *, deadline: float
+    ) -> Mapping[str, Entry]:
+        """See the port."""
+        return await self._kv.get_many(bucket, keys, deadline)
+
     async def kv_put(
         self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
     ) -> int:

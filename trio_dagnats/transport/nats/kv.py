@@ -1,16 +1,16 @@
 """Key-value buckets: streams by another name (contract 1.3)."""
 
+from collections.abc import Sequence
 from typing import final
 
 from trio_dagnats.errors import Missing
-from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
-from trio_dagnats.transport.nats.records import Records
+from trio_dagnats.transport.nats.records import Records, direct_record
 from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
-from trio_dagnats.transport.rules import OPERATION, entry_of, no_bucket
+from trio_dagnats.transport.rules import OPERATION, entries_of, entry_of, no_bucket
 from trio_dagnats.wire.names import kv_subject
-from trio_dagnats.wire.text import parse_rfc3339
 
 
 @final
@@ -32,7 +32,18 @@ class KeyValues:
             return entry_of(bucket, record) if record else None
         if answer.status:
             return None
-        return entry_of(bucket, _record(answer))
+        return entry_of(bucket, direct_record(answer))
+
+    async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
+        """Read keys directly from the stream's store, all at once where the server can (2.11)."""
+        if not keys:
+            return {}
+        subjects = [kv_subject(bucket, key) for key in keys]
+        records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
+        if records is not None:
+            return entries_of(bucket, records)
+        entries = [await self.get(bucket, key, deadline) for key in keys]
+        return {entry.key: entry for entry in entries if entry}
 
     async def put(
         self, bucket: str, key: str, value: bytes, expect: int | None, deadline: float
@@ -53,8 +64,8 @@ class KeyValues:
             )
         except Missing as missing:
             raise no_bucket(bucket) from missing
-        entries = [entry for record in found if (entry := entry_of(bucket, record))]
-        return sorted((e for e in entries if e.key.startswith(prefix)), key=lambda e: e.key)
+        entries = entries_of(bucket, found)
+        return [entries[key] for key in sorted(entries) if key.startswith(prefix)]
 
     async def clear(self, bucket: str, prefix: str, deadline: float) -> None:
         """Purge the bucket's stream below a prefix: one request, whatever the number of keys."""
@@ -92,13 +103,3 @@ class KeyValues:
             return await self._records.last(f"KV_{bucket}", subject, deadline)
         except Missing as missing:
             raise no_bucket(bucket) from missing
-
-
-def _record(answer: Incoming) -> Record:
-    return Record(
-        sequence=int(answer.headers["Nats-Sequence"]),
-        subject=answer.headers["Nats-Subject"],
-        body=answer.body,
-        time_ns=parse_rfc3339(answer.headers["Nats-Time-Stamp"]),
-        headers=answer.headers,
-    )

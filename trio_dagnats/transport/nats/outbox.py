@@ -80,7 +80,7 @@ class Outbox:
             return
         self._frames.append(frame)
         self._queued += len(frame.body)
-        if self._work and len(self._frames) >= self._enough:
+        if len(self._frames) >= self._enough and self._work:
             self._work.unpark()
 
     def _writes_at_once(self, frame: Frame) -> bool:

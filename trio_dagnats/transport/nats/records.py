@@ -7,7 +7,7 @@ answer per message, however far the stream reaches back. (Measured against STREA
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from secrets import token_hex
 from typing import cast, final
 
@@ -23,6 +23,8 @@ from trio_dagnats.wire.text import parse_rfc3339, rfc3339
 
 IDLE_NS = 10_000_000_000
 """The server forgets a reader's consumer after this, if we could not delete it."""
+_NO_MORE = frozenset({"204", "404"})
+"""The end of several answers, and that there are none at all."""
 
 
 @final
@@ -60,6 +62,34 @@ class _Gathering:
 
 
 @final
+class _Several:
+    """Collects direct answers until the server says that there are no more.
+
+    Attributes:
+        able: whether the server has understood the question; None until it has answered.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.done = trio.Event()
+        self.able: bool | None = None
+
+    def take(self, message: Incoming) -> None:
+        if message.status:
+            self.able = message.status in _NO_MORE
+            self.done.set()
+        else:
+            self.records.append(direct_record(message))
+
+    def gap(self) -> None:
+        """A lost connection has lost the rest: ask again."""
+        self.done.set()
+
+
+_Answers = _Gathering | _Several
+
+
+@final
 class Records:
     """Reads streams; see ``port.Broker.records``."""
 
@@ -82,6 +112,23 @@ class Records:
     async def newest(self, stream: str, subject: str, deadline: float) -> list[Record]:
         """Read the newest message of each subject that matches."""
         return await self._gather(stream, subject, {"deliver_policy": "last_per_subject"}, deadline)
+
+    async def newest_of(
+        self, stream: str, subjects: Sequence[str], deadline: float
+    ) -> list[Record] | None:
+        """Read the newest message of each subject; None if this server cannot do it at once.
+
+        Raises:
+            NotStored: no answer in time.
+        """
+        request = json.dumps({"multi_last": list(subjects)}).encode()
+        while trio.current_time() < deadline:
+            gathering = _Several()
+            frame = Frame(f"$JS.API.DIRECT.GET.{stream}", request, not_after=deadline)
+            await self._ask(frame, gathering, deadline)
+            if gathering.able is not None:
+                return gathering.records if gathering.able else None
+        raise NotStored(f"{stream} could not be read in time")
 
     async def last(self, stream: str, subject: str, deadline: float) -> Record | None:
         """Read the newest message of one subject."""
@@ -137,17 +184,33 @@ class Records:
     async def _fetch(
         self, stream: str, name: str, expected: int, deadline: float
     ) -> list[Record] | None:
-        gathering, inbox = _Gathering(expected), new_inbox()
-        route = self._link.routes.add(inbox, gathering.take, gap=gathering.gap)
+        gathering = _Gathering(expected)
+        body = json.dumps({"batch": expected, "no_wait": True}).encode()
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        await self._ask(Frame(subject, body, not_after=deadline), gathering, deadline)
+        complete = len(gathering.records) >= expected
+        return gathering.records if complete else None
+
+    async def _ask(self, frame: Frame, answers: _Answers, deadline: float) -> None:
+        """Send a request and take its answers until they say that they are complete."""
+        frame.reply = new_inbox()
+        route = self._link.routes.add(frame.reply, answers.take, gap=answers.gap)
         try:
             await self._link.path.subscribe(route)
-            body = json.dumps({"batch": expected, "no_wait": True}).encode()
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
-            self._link.outbox.put(Frame(subject, body, reply=inbox, not_after=deadline))
+            self._link.outbox.put(frame)
             with trio.move_on_at(deadline):
-                await gathering.done.wait()
+                await answers.done.wait()
         finally:
             self._link.routes.remove(route)
             await self._link.path.unsubscribe(route)
-        complete = len(gathering.records) >= expected
-        return gathering.records if complete else None
+
+
+def direct_record(answer: Incoming) -> Record:
+    """Read the answer to a direct read of a stream's store."""
+    return Record(
+        sequence=int(answer.headers["Nats-Sequence"]),
+        subject=answer.headers["Nats-Subject"],
+        body=answer.body,
+        time_ns=parse_rfc3339(answer.headers["Nats-Time-Stamp"]),
+        headers=answer.headers,
+    )
