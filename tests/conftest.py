@@ -11,6 +11,7 @@ from contract_bench import Bench, Sink
 
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
+from trio_dagnats.transport.nats.connection import PUBLIC_PATH
 from trio_dagnats.transport.port import Broker
 
 pytest_plugins = ["trio_dagnats.testing.fixtures"]
@@ -32,6 +33,13 @@ async def borrowed(nats_server: Server) -> AsyncIterator[Broker]:
             yield broker
         assert client.is_connected
         await trio_asyncio.aio_as_trio(client.close)()
+
+
+@pytest.fixture(params=["fast", "public"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test on our own bytes, and on nats-py's public calls."""
+    if request.param == "public":
+        monkeypatch.setenv(PUBLIC_PATH, "1")
 
 
 @pytest.fixture(params=["memory", "nats", "nats-public"])

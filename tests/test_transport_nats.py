@@ -78,6 +78,7 @@ async def test_a_message_that_was_held_up_on_its_way_is_known_to_be_old(tmp_path
     assert in_time.sent_after <= in_time.received_at <= held_at
 
 
+@pytest.mark.usefixtures("either_path")
 async def test_a_run_goes_on_when_the_server_is_killed_under_it(tmp_path: Path) -> None:
     """Worker, engine and client all live through it."""
     async with (
@@ -108,6 +109,7 @@ async def test_a_run_goes_on_when_the_server_is_killed_under_it(tmp_path: Path) 
 async def test_without_fitting_hooks_the_public_path_is_used(
     nats_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv(connection.PUBLIC_PATH, raising=False)
     monkeypatch.setattr(connection, "hooks_fit", lambda: False)
     async with Server() as server, LocalEngine(server.url), Client(server.url) as client:
         worker = Worker(server.url)

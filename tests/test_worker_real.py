@@ -58,6 +58,9 @@ async def steps_of_a_start(url: str, cancel_at: int) -> int:
     return counting.steps
 
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
+
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     """A server with an engine of its own."""

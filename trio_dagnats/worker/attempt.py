@@ -62,7 +62,8 @@ class Attempt:
         verdict: what became of the outcome, once it was stored or not.
         posted: what is on its way without a task that waits for it (``express``): a look at its
             run, or an event.
-        waiter: the handler's task that waits for the posted outcome.
+        starting: its ``step.started`` while the handler runs already (``pipeline_started``).
+        waiter: the handler's task that waits for an answer to one of these.
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
         note_written: the attempt note exists, so that the outcome has to delete it.
@@ -88,6 +89,7 @@ class Attempt:
     outcome: Settlement | None = None
     verdict: Verdict | None = None
     posted: Posted | None = None
+    starting: Posted | None = None
     waiter: trio.lowlevel.Task | None = None
     unsure: bool = False
     known_sequence: int = 0

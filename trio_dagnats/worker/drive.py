@@ -82,7 +82,11 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
         why = attempt.reason.value if attempt.reason else "its handler has returned"
         raise OutcomeError(f"{attempt.label} can have no outcome any more: {why}")
     await trio.lowlevel.checkpoint_if_cancelled()
-    outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    # Claimed before anything waits, so that a sibling's second outcome is refused.
+    attempt.outcome = outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    if not await express.confirmed(attempt):
+        attempt.outcome = None
+        raise NotStored(f"step.started of {attempt.label} was not stored; the task is handed back")
     if not express.finish(attempt, outcome):
         await conclude(attempt, outcome)
     elif not await express.settled(attempt):
@@ -96,7 +100,6 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
 
 async def conclude(attempt: Attempt, outcome: Settlement) -> None:
     """Settle the attempt with this outcome; it has ended after it, whatever became of it."""
-    # Claimed before anything waits, so that a sibling's second outcome is refused.
     attempt.outcome = bounded(outcome, attempt.hub.broker.max_payload)
     await drive(attempt, INPUT_OF[type(attempt.outcome)])
 

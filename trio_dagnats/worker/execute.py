@@ -39,7 +39,10 @@ _FAREWELL = {
     CancelReason.STEP_TIMEOUT: Input.RUN_ENDED,
     CancelReason.LEASE_LOST: Input.LEASE_LOST,
     CancelReason.HANDED_BACK: Input.HANDED_BACK,
+    CancelReason.NOT_STARTED: Input.HANDED_BACK,
 }
+
+_HANDS_BACK = frozenset({CancelReason.DRAIN, CancelReason.HANDED_BACK, CancelReason.NOT_STARTED})
 
 
 async def live(attempt: Attempt) -> None:
@@ -145,7 +148,7 @@ async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseExceptio
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
         attempt.hub.telemetry.count(STEP_RETRIES, 1)
     outcome = bounded(outcome, attempt.hub.broker.max_payload)
-    if not express.finish(attempt, outcome):
+    if await express.confirmed(attempt) and not express.finish(attempt, outcome):
         await conclude(attempt, outcome)
 
 
@@ -161,6 +164,7 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
         error = f"{wanted.error} (after {times} retries in place)"
         await conclude(attempt, Failed(kind=FailureType.RETRIABLE, error=error))
         return
+    express.drop_start(attempt)
     attempt.note = attempt.note.with_retry()
     attempt.nak_delay = in_place_delay(times + 1, wanted.delay, random())  # noqa: S311 - jitter
     await drive(attempt, Input.RETRY_IN_PLACE)
@@ -171,6 +175,7 @@ async def farewell(attempt: Attempt) -> None:
     if attempt.ended or attempt.posted is not None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
+    express.drop_start(attempt)
     limit = min(trio.current_time() + ENDING_PATIENCE, attempt.lease_until)
     with trio.CancelScope(shield=True, deadline=limit):
         await _answer(attempt, attempt.reason)
@@ -184,7 +189,7 @@ async def _answer(attempt: Attempt, reason: CancelReason) -> None:
         text = "the run's deadline has passed"
         await conclude(attempt, Failed(kind=FailureType.NON_RETRIABLE, error=text))
         return
-    if reason in {CancelReason.DRAIN, CancelReason.HANDED_BACK}:
+    if reason in _HANDS_BACK:
         await _prepare_hand_back(attempt)
     running = attempt.state is State.RUNNING
     paused = running and attempt.nak_delay > 0

@@ -5,6 +5,8 @@
     delivery ──> step.started posted ──ack──> task: handler ──> outcome posted ──ack──> ACK
                  (no task)                                      (no task)
 
+With ``pipeline_started`` the handler begins as its event is sent; its outcome waits for both.
+
 Nearly every attempt goes this way, and a task that is parked on an acknowledgement would cost more
 than the message (its coroutines have to be woken, and the garbage collector looks at them).
 Whatever is not ordinary leaves the lane: a redelivery, a refusal, silence, a cancellation. The
@@ -12,6 +14,7 @@ attempt then gets a task, and ``execute`` goes on from the state in which it sta
 were no express lane.
 """
 
+import logging
 from functools import partial
 
 import trio
@@ -21,11 +24,17 @@ from trio_dagnats.attempt.outcome import Continued, Settlement
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Stored
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
-from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.attempt import Attempt, Wait
 from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.outcomes import INPUT_OF
+from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import asks_for_status, is_over, parse
 from trio_dagnats.worker.settle import Verdict
+
+log = logging.getLogger("trio_dagnats.worker")
+
+RETRY_NS = 1_000_000_000
+"""The NAK when ``step.started`` could not be stored (contract 5, step 7)."""
 
 
 def begin(attempt: Attempt) -> None:
@@ -35,13 +44,24 @@ def begin(attempt: Attempt) -> None:
     elif asks_for_status(attempt):
         facts, tell = attempt.hub.facts, partial(_looked, attempt)
         attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
-    elif not _post_started(attempt):
-        attempt.hub.spawn(attempt)
+    else:
+        _start(attempt)
 
 
 def _looked(attempt: Attempt, run: RunFacts) -> None:
     attempt.posted = None
-    if is_over(attempt, run) or not _post_started(attempt):
+    if is_over(attempt, run):
+        attempt.hub.spawn(attempt)
+    else:
+        _start(attempt)
+
+
+def _start(attempt: Attempt) -> None:
+    if not _post_started(attempt):
+        attempt.hub.spawn(attempt)
+    elif attempt.hub.pipelined:
+        attempt.starting, attempt.posted = attempt.posted, None
+        attempt.state, _ = step(attempt.state, Input.STARTED_STORED)
         attempt.hub.spawn(attempt)
 
 
@@ -62,11 +82,54 @@ def _post_started(attempt: Attempt) -> bool:
 
 
 def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
+    if attempt.starting is not None:
+        _started_late(attempt, result)
+        return
     attempt.posted = None
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
         attempt.state, _ = step(attempt.state, Input.STARTED_STORED)
     attempt.hub.spawn(attempt)
+
+
+def _started_late(attempt: Attempt, result: Stored | BrokerError) -> None:
+    """Take the answer to an event that the handler did not wait for."""
+    attempt.starting = None
+    if isinstance(result, Stored):
+        attempt.known_sequence = result.sequence
+        _wake(attempt)
+        return
+    log.warning("%s: handed back: %s", attempt.label, result, extra=attempt.log_fields)
+    attempt.waits += (Wait(what="hand back", until_ns=attempt.hub.broker.time_ns() + RETRY_NS),)
+    attempt.cancel(CancelReason.NOT_STARTED)
+    _wake(attempt)
+
+
+async def confirmed(attempt: Attempt) -> bool:
+    """Wait until ``step.started`` is stored, if the handler began before that; False if it is not.
+
+    Not to be cancelled: it ends with the post, as :func:`settled` does.
+    """
+    if attempt.starting is not None:
+        attempt.settling = attempt.starting
+        attempt.hasten()
+        attempt.waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(_not_now)
+        attempt.settling = None
+    return attempt.reason is not CancelReason.NOT_STARTED
+
+
+def drop_start(attempt: Attempt) -> None:
+    """Send ``step.started`` no more: a second send would come after the next delivery's events."""
+    if attempt.starting is not None:
+        attempt.starting.abandon()
+        attempt.starting = None
+
+
+def _wake(attempt: Attempt) -> None:
+    if attempt.waiter is not None:
+        waiter, attempt.waiter = attempt.waiter, None
+        trio.lowlevel.reschedule(waiter)
 
 
 def finish(attempt: Attempt, outcome: Settlement) -> bool:
@@ -97,6 +160,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
         return False
     attempt.outcome = outcome
     attempt.posted = attempt.settling = posted
+    attempt.hasten()
     attempt.state, _ = step(attempt.state, INPUT_OF[type(outcome)])
     return True
 
@@ -123,8 +187,7 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
     if stored:
         _acknowledge(attempt)
     if attempt.waiter is not None:
-        waiter, attempt.waiter = attempt.waiter, None
-        trio.lowlevel.reschedule(waiter)
+        _wake(attempt)
     elif stored:
         attempt.hub.leave(attempt)
     else:

@@ -33,6 +33,7 @@ class Hub:
         threads: bounds the trio threads of synchronous handlers.
         chores: a nursery for what nobody waits for; it outlives the attempts.
         silent: nobody wants spans.
+        pipelined: handlers do not wait for their ``step.started`` to be stored.
         spawn: gives an attempt a task; does nothing once the worker has ended.
         empty: where the drain waits for the last attempt.
         skipped: tasks skipped because their run was cancelled while they were queued.
@@ -52,6 +53,7 @@ class Hub:
     threads: trio.CapacityLimiter
     chores: trio.Nursery
     silent: bool
+    pipelined: bool
     spawn: "Callable[[Attempt], None]" = field(default=lambda _: None)
     live: "dict[Attempt, None]" = field(default_factory=dict)
     dispatches: "dict[int, Attempt]" = field(default_factory=dict)

@@ -20,5 +20,7 @@ class CancelReason(Enum):
     """Nothing is published; the engine has already decided about a retry."""
     LEASE_LOST = "the lease on the task message ended"
     """Nothing at all is sent: another worker may hold the task by now (design 8.7)."""
+    NOT_STARTED = "the server did not store step.started"
+    """Only with ``pipeline_started``: handed back, for the engine knows nothing of the attempt."""
     HANDED_BACK = "pause(hand_back=True)"
     """The handler asked for it: the task comes back after the pause."""

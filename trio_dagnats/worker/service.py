@@ -14,6 +14,7 @@ relayed as a drain without grace, so that hand-backs still find a living connect
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import final
 
@@ -52,6 +53,22 @@ PATIENCE = 10.0
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How a worker works.
+
+    Attributes:
+        concurrency: attempts at once.
+        hard_exit: end the process if handlers outlive their cancellation.
+        pipelined: start handlers before their ``step.started`` is stored.
+    """
+
+    concurrency: int
+    hard_exit: bool = False
+    pipelined: bool = False
+
+
+@final
 class Service:
     """Serves handlers on a connected broker until it is drained.
 
@@ -60,8 +77,7 @@ class Service:
         handlers: what is served.
         registration: the worker's directory entry.
         telemetry: the seam for spans and counters.
-        concurrency: attempts at once.
-        hard_exit: end the process if handlers outlive their cancellation.
+        manner: how it works.
     """
 
     def __init__(
@@ -70,17 +86,17 @@ class Service:
         handlers: Sequence[Handler],
         registration: WorkerRegistration,
         telemetry: Telemetry,
-        concurrency: int,
-        *,
-        hard_exit: bool = False,
+        manner: Manner,
     ) -> None:
+        hard_exit = manner.hard_exit
         self._overrun = Overrun(lambda: self.live, lambda: self.ledger, hard_exit=hard_exit)
+        self._pipelined = manner.pipelined
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
         self._telemetry = telemetry
-        self._slots = Slots(concurrency)
-        self._threads = trio.CapacityLimiter(concurrency)
+        self._slots = Slots(manner.concurrency)
+        self._threads = trio.CapacityLimiter(manner.concurrency)
         self._opening = trio.CancelScope()
         self._intake = trio.CancelScope()
         self._grace = trio.CancelScope()
@@ -200,6 +216,7 @@ class Service:
             worker_id=self._registration.worker_id,
             telemetry=self._telemetry,
             silent=isinstance(self._telemetry, NoTelemetry),
+            pipelined=self._pipelined,
             slots=self._slots,
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,

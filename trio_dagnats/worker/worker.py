@@ -21,7 +21,7 @@ from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.presence import describe
 from trio_dagnats.worker.register import Adapt, HandleOptions, register
 from trio_dagnats.worker.relay import serve
-from trio_dagnats.worker.service import Service
+from trio_dagnats.worker.service import Manner, Service
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -48,6 +48,10 @@ class Worker:
         options: how to connect: credentials, TLS, names.
         hard_exit: end the process with exit code 70, 1.5 seconds after the grace, if handlers
             do not end though they were cancelled (in a thread, shielded, swallowing it).
+        pipeline_started: start the handler before the server has stored ``step.started``; its
+            outcome waits for that. It saves a round trip, and risks that a handler has run of
+            which the engine knows nothing: when the event cannot be stored the handler is cancelled
+            (``CancelReason.NOT_STARTED``) and the task handed back.
 
     Raises:
         UsageError: a value that cannot be used; the text names it.
@@ -63,15 +67,17 @@ class Worker:
         worker_id: str | None = None,
         options: ConnectOptions | None = None,
         hard_exit: bool = False,
+        pipeline_started: bool = False,
     ) -> None:
-        self._hard_exit = hard_exit
         if not 1 <= concurrency <= MAX_CONCURRENCY:
             raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
         if not (isfinite(grace) and 0 <= grace <= MAX_GRACE):
             raise UsageError(f"grace must be 0 to {MAX_GRACE:g} seconds, not {grace!r}")
         self._nats = nats
         self._telemetry = telemetry or NoTelemetry()
-        self._concurrency = concurrency
+        self._manner = Manner(
+            concurrency=concurrency, hard_exit=hard_exit, pipelined=pipeline_started
+        )
         self._grace = grace
         self._options = options
         self._registry = Registry()
@@ -280,8 +286,7 @@ class Worker:
         return Service(
             broker,
             self._registry.handlers(),
-            describe(self.worker_id, self._registry.task_types(), self._concurrency),
+            describe(self.worker_id, self._registry.task_types(), self._manner.concurrency),
             self._telemetry,
-            self._concurrency,
-            hard_exit=self._hard_exit,
+            self._manner,
         )

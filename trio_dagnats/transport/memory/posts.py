@@ -47,7 +47,7 @@ class Post:
         self._resend_expect = resend_expect
         self._done: OnStored | None = done
         self._loses_ack = loses_ack
-        self._sent_at = 0.0
+        self._sent_at: float | None = None
 
     def begin(self) -> None:
         """Send it for the first time."""
@@ -61,7 +61,7 @@ class Post:
     def _send(self) -> None:
         if self._done is None or trio.current_time() >= self.deadline:
             return
-        resent = self._sent_at > 0
+        resent = self._sent_at is not None
         self._sent_at = trio.current_time()
         try:
             stored = self._store(self._resend_expect if resent else None)
@@ -82,7 +82,8 @@ class Post:
         if now >= self.deadline:
             self._tell(NotStored("the server did not answer in time"))
             return
-        if self._sent_at and now - self._sent_at > SILENCE and self._line.connected:
+        sent_at = self._sent_at
+        if sent_at is not None and now - sent_at > SILENCE and self._line.connected:
             self._line.send(self._send)
         self._look_later()
 
