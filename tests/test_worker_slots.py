@@ -101,11 +101,10 @@ async def test_an_overdrawn_promise_is_handed_back_once() -> None:
     await slots.resume(share)
     assert slots.free == -1
 
+    assert slots.arrived(share)
     assert not slots.arrived(share)
 
-    assert slots.free == 0
-    assert slots.arrived(share)
-    assert (slots.running, slots.promised) == (2, 0)
+    assert (slots.running, slots.promised, slots.free) == (2, 0, 0)
 
 
 async def test_an_attempt_resumes_only_when_another_ends_if_all_run(
@@ -187,11 +186,86 @@ async def test_a_consumer_that_used_its_promises_up_pulls_again_at_once() -> Non
     slots = Slots(8)
     share, _other = slots.share(None), slots.share(None)
     first = await promised(slots, share)
+    assert slots.arrived(share)
     second = await promised(slots, share)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
         nursery.start_soon(slots.promise, share)
         await trio.testing.wait_all_tasks_blocked()
-        for _ in range(first + second):
+        for _ in range(second):
             assert slots.arrived(share)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
-    assert slots.promised > 0
+    assert (first, second) == (1, 2)
+    assert share.promised > 0
+
+
+async def test_idle_consumers_leave_all_slots_to_a_busy_one() -> None:
+    """Ten task types on eight slots: the idle ones wait for messages, but hold no slot."""
+    slots = Slots(8)
+    busy, *idle = [slots.share(None) for _ in range(10)]
+    for share in (*idle, busy):
+        assert await promised(slots, share) == 1
+    assert slots.free == 8
+
+    assert slots.arrived(busy)
+    batch = await promised(slots, busy)
+
+    assert batch == 2
+    assert slots.free == 5
+
+
+async def test_an_idle_consumer_s_message_runs_on_any_slot_that_does_not() -> None:
+    slots = Slots(2)
+    busy, idle, other = (slots.share(None) for _ in range(3))
+    for share in (busy, idle, other):
+        await promised(slots, share)
+    assert slots.arrived(busy)
+    await promised(slots, busy)
+
+    assert slots.arrived(idle)
+    assert not slots.arrived(other)
+    assert slots.running == 2
+
+
+async def test_a_message_that_was_handed_back_gets_a_slot_of_its_own() -> None:
+    slots = Slots(1)
+    busy, unlucky = slots.share(None), slots.share(None)
+    await promised(slots, busy)
+    await promised(slots, unlucky)
+    assert slots.arrived(busy)
+    assert not slots.arrived(unlucky)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        nursery.start_soon(slots.promise, unlucky)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(slots.promise, busy)
+        await trio.testing.wait_all_tasks_blocked()
+        slots.ended(busy)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (unlucky.promised, unlucky.standing, busy.promised) == (1, False, 0)
+        assert slots.free == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_slots_that_come_free_together_are_not_a_pull_each() -> None:
+    slots = Slots(64)
+    shares = [slots.share(None) for _ in range(64)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        for share in shares:
+            assert await promised(slots, share) == 1
+            assert slots.arrived(share)
+        for share in shares:
+            nursery.start_soon(slots.promise, share)
+        await trio.testing.wait_all_tasks_blocked()
+        assert slots.promised == 0
+
+        for share in shares:
+            slots.ended(share)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert slots.promised == 64
+    assert sum(share.open_pulls for share in shares) <= 32

@@ -17,9 +17,9 @@ from trio_dagnats.worker.slots import Share, Slots
 log = logging.getLogger("trio_dagnats.worker")
 
 EXPIRES_ALONE = 30.0
-"""Seconds of a pull when no other consumer could use its promises (nats.go takes the same)."""
-EXPIRES_SHARED = 3.0
-"""Seconds of a pull that holds promises which other consumers may want."""
+"""Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
+EXPIRES_SHARED = 0.5
+"""Seconds of a pull that holds slots which other consumers may want."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 
 StartAttempt = Callable[["Consumer", Delivery], None]
@@ -93,8 +93,8 @@ class Consumer:
                 if self._refusals:
                     await self._after_refusal(batch)
                     continue
-                alone = len(self._slots.shares) == 1
-                intake.pull(batch, EXPIRES_ALONE if alone else EXPIRES_SHARED)
+                holds = len(self._slots.shares) > 1 and not self.share.standing
+                intake.pull(batch, EXPIRES_SHARED if holds else EXPIRES_ALONE)
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists."""

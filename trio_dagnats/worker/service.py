@@ -148,7 +148,7 @@ class Service:
             async with trio.open_nursery() as helpers:
                 hub = self._hub = self._build(helpers, notes=notes)
                 presence = Presence(self._broker, self._registration, self._handlers)
-                for helper in (hub.agenda, hub.young, presence, *self._observers()):
+                for helper in (hub.agenda, hub.young, hub.slots, presence, *self._observers()):
                     helpers.start_soon(helper.run)
                 helpers.start_soon(hub.facts.serve)
                 try:

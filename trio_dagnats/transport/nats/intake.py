@@ -24,6 +24,7 @@ from trio_dagnats.transport.port import IntakeSink, PullEnd
 log = logging.getLogger("trio_dagnats.transport")
 
 NS = 1_000_000_000
+HEARTBEAT_LEAST = 1.0
 HEARTBEAT_MOST = 5.0
 """Seconds between the server's signs of life on an open pull."""
 HEARTBEATS_MISSED = 2.5
@@ -60,14 +61,12 @@ class NatsIntake:
         self._ask(batch, expires)
 
     def _ask(self, batch: int, expires: float) -> None:
-        beat = min(expires / 2, HEARTBEAT_MOST)
+        beat = _beat(expires)
         self._heard = trio.current_time()
         self._ends = max(self._ends, self._heard + expires)
-        request = {
-            "batch": batch,
-            "expires": round(expires * NS),
-            "idle_heartbeat": round(beat * NS / 2),
-        }
+        request = {"batch": batch, "expires": round(expires * NS)}
+        if expires >= 2 * beat:
+            request["idle_heartbeat"] = round(beat * NS / 2)
         body = json.dumps(request, separators=(",", ":")).encode()
         self._link.outbox.put(
             Frame(self._next, body, reply=self.inbox, not_after=self._heard + expires)
@@ -126,7 +125,7 @@ class NatsIntake:
             if not self._credits:
                 await self._pulled.park()
                 continue
-            beat = min(self._expires / 2, HEARTBEAT_MOST)
+            beat = _beat(self._expires)
             silent_at = self._heard + beat * HEARTBEATS_MISSED
             await trio.sleep_until(min(silent_at, self._ends + beat))
             now = trio.current_time()
@@ -159,6 +158,11 @@ class NatsIntake:
             except NotStored:
                 log.warning("consumer %s: the end of pulling was not confirmed", self._name)
         self._link.routes.remove(route)
+
+
+def _beat(expires: float) -> float:
+    """Return the seconds between signs of life; a pull that is shorter than two has none."""
+    return min(max(expires / 2, HEARTBEAT_LEAST), HEARTBEAT_MOST)
 
 
 @asynccontextmanager
