@@ -39,6 +39,15 @@ def test_a_signal_is_an_exit_code_as_a_shell_has_it(number: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("grace", "seconds"), [(0.0, 9.5), (5.0, 9.5), (5.1, 9.6), (25.0, 29.5), (600.0, 604.5)]
+)
+def test_a_drain_of_25_s_of_grace_fits_into_the_30_s_of_kubernetes(
+    grace: float, seconds: float
+) -> None:
+    assert rules.patience(grace) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
     ("returncode", "pause", "text"),
     [
         (0, 0.0, "ended with exit code 0; it starts again at once"),

@@ -165,7 +165,7 @@ def test_a_second_sigint_takes_the_grace_of_all_away(url: str, tmp_path: Path) -
         assert serving.ends(signal.SIGINT) == Exit.INTERRUPTED
         said = serving.err.read_text()
 
-    assert said.count("second signal: no more grace") == 1
+    assert said.count("signal received again: no more grace") == 1
     assert said.count("attempt 1: handed back") == 3
     assert all(cli("cancel", run_id, url=url).returncode == Exit.DONE for run_id in runs)
 
@@ -205,7 +205,20 @@ def test_a_handler_that_does_not_end_is_killed_and_the_exit_code_says_so(
         said = serving.err.read_text()
 
     assert gone(pid)
-    assert said.count("did not end (handlers in threads, or swallowing their cancellation)") == 1
+    assert said.count("did not end and is killed") == 1
+    assert said.count("does not end after it was cancelled") > 1
+    assert cli("cancel", run_id, url=url).returncode == Exit.DONE
+
+
+def test_a_third_sigint_kills_what_is_left(url: str, tmp_path: Path) -> None:
+    with three(tmp_path, url, IN_THREAD) as serving:
+        ((run_id, pid),) = at_work(url, 1).items()
+        for number in (1, 2):
+            serving.process.send_signal(signal.SIGINT)
+            serving.says("signal received", number)
+        assert serving.ends(signal.SIGINT) == 128 + signal.SIGKILL
+
+    assert gone(pid)
     assert cli("cancel", run_id, url=url).returncode == Exit.DONE
 
 

@@ -51,7 +51,7 @@ def _outlive_nobody(fd: int) -> None:
     with suppress(ConnectionResetError):  # its end, with words of ours unread
         os.read(fd, 1)  # it never says anything
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(rules.LAST_PATIENCE + MARGIN)
+    time.sleep(rules.patience() + MARGIN)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

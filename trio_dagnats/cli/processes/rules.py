@@ -9,8 +9,10 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 PROVEN = 60.0
 """Seconds of life that make a death the first one again."""
-LAST_PATIENCE = 4.5
+FAREWELL = 4.5
 """Seconds beyond the grace until a process is killed: its own farewell takes at most four."""
+SILENCE = 5.0
+"""Seconds that a worker waits for a server which does not answer, beside its grace."""
 HOPELESS = frozenset({Exit.USAGE, Exit.NO_ENGINE})
 """Exit codes of a worker that could not begin to serve."""
 MOST_PER_CORE = 8
@@ -36,6 +38,11 @@ def hopeless(code: int, *, others_serve: bool) -> bool:
     well: what is in its way (half a deployment, a server that is away) may go by.
     """
     return code in HOPELESS and not others_serve
+
+
+def patience(grace: float = 0.0) -> float:
+    """Return the seconds that a process has from the beginning of its drain until it is killed."""
+    return max(grace, SILENCE) + FAREWELL
 
 
 def exit_code(returncode: int, *, told: bool = False) -> int:

@@ -67,19 +67,21 @@ class Slot:
         self._plan = plan
         self._judge = judge
         self._grace = 0.0
-        self._patience = trio.CancelScope()
+        self._grace_time = trio.CancelScope()
+        self._last_time = trio.CancelScope()
         self.exit_code: int = Exit.DONE
         self.serves = False
         self.has_served = trio.Event()
 
     def hurry(self) -> None:
-        """Take the grace away from a process that drains."""
-        self._patience.cancel()
+        """Take its time from a process that drains: first the grace, then all."""
+        left = self._last_time if self._grace_time.cancel_called else self._grace_time
+        left.cancel()
 
     async def run(self) -> None:
         """Keep a process running.
 
-        Cancellation: it drains, and is killed ``LAST_PATIENCE`` after its grace.
+        Cancellation: it drains, and is killed when it takes longer than :func:`rules.patience`.
         """
         deaths = 0
         while True:
@@ -110,7 +112,7 @@ class Slot:
         return process.returncode
 
     async def _start(self, fd: int) -> trio.Process:
-        self._grace, self._patience = 0.0, trio.CancelScope()
+        self._grace = 0.0
         me = [sys.executable, "-P", "-m", "trio_dagnats.cli.main"]
         return await trio.lowlevel.open_process(
             [*me, COMMAND, str(self._number), str(fd), "--", self._plan.target],
@@ -144,21 +146,18 @@ class Slot:
                         log.info("process %d serves (pid %d)", self._number, process.pid)
 
     async def _drain(self, process: trio.Process, stream: trio.SocketStream) -> None:
-        longest = self._grace + rules.LAST_PATIENCE + KILL_PATIENCE
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + longest):
+        killed_at = trio.current_time() + rules.patience(self._grace)
+        with trio.CancelScope(shield=True, deadline=killed_at + KILL_PATIENCE):
             process.terminate()
-            with self._patience, trio.move_on_after(self._grace):
+            with self._grace_time, trio.move_on_after(self._grace):
                 await process.wait()
             with suppress(trio.BrokenResourceError):
                 await stream.send_eof()
-            with trio.move_on_after(rules.LAST_PATIENCE):
+            self._last_time.deadline = min(killed_at, trio.current_time() + rules.patience())
+            with self._last_time:
                 await process.wait()
             if process.returncode is None:
-                log.error(
-                    "process %d did not end (handlers in threads, or swallowing their "
-                    "cancellation): it is killed, and their tasks come back with their lease",
-                    self._number,
-                )
+                log.error("process %d did not end and is killed", self._number)
                 process.kill()
                 await process.wait()
         if process.returncode is not None:

@@ -2,7 +2,7 @@
 
 ::
 
-    signals     SIGINT, SIGTERM
+    signals     SIGINT, SIGTERM: the first one drains, each further one takes patience away
     └─ keeping     a task per slot: the first signal cancels them, and each drains its process
 """
 
@@ -15,7 +15,7 @@ from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import Plan, Slot
 from trio_dagnats.errors import plain
-from trio_dagnats.worker.interrupts import Interrupts
+from trio_dagnats.worker.interrupts import SIGNALS
 
 log = logging.getLogger("trio_dagnats.processes")
 
@@ -36,20 +36,18 @@ class Supervisor:
 
     async def run(self) -> int:
         """Keep the processes running; return the worst exit code: theirs, or a second signal's."""
-        interrupts = Interrupts(self._interrupted)
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(interrupts.run)
+                await nursery.start(self._obey_signals)
                 with self._keeping:
                     await self._keep()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             raise plain(group) from None
-        second = 128 + interrupts.hurried_by if interrupts.hurried_by else Exit.DONE
-        return max(self._verdict, second, *(slot.exit_code for slot in self._slots))
+        return max(self._verdict, *(slot.exit_code for slot in self._slots))
 
     async def _keep(self) -> None:
-        """Let the first one prove that the target can be served, and says so once if it cannot."""
+        """Let the first one serve before the others start: what is in the way is said once."""
         first, *others = self._slots
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first.run)
@@ -62,11 +60,14 @@ class Supervisor:
             self._verdict = code
             self._keeping.cancel()
 
-    def _interrupted(self, again: bool) -> None:  # noqa: FBT001 - the one fact there is
-        if again:
-            log.warning("second signal: no more grace")
-            for slot in self._slots:
-                slot.hurry()
-        else:
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            task_status.started()
+            await anext(received)
             log.info("signal received: %d processes drain", len(self._slots))
             self._keeping.cancel()
+            async for number in received:
+                self._verdict = max(self._verdict, 128 + number)
+                log.warning("signal received again: no more grace")
+                for slot in self._slots:
+                    slot.hurry()
