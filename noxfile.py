@@ -38,7 +38,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run a proof program: ``nox -s bench -- loops``; throughput and engine without a name."""
-    session.install("-e", ".[local]")
+    session.install("-e", ".[cli,local]")
     name, *options = session.posargs or ["throughput"]
     session.run("python", "-m", f"benchmarks.{name}", *options)
     if not session.posargs:

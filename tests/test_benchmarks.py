@@ -1,6 +1,7 @@
 """Short versions of the proof programs: counts and order, not times."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks import (
     loops,
     partitions,
     pauses,
+    processes,
     ps,
     signals,
 )
@@ -127,3 +129,9 @@ async def test_workers_that_come_and_go_in_one_program_leave_nothing_behind() ->
     assert set(found.leaked.values()) == {0}, found.leaked
     assert (found.unfit, found.left, found.twice) == (0, 0, 0)
     assert found.completed == leaks.TASKS * len(leaks.TYPES)
+
+
+async def test_two_processes_complete_each_task_of_a_queue_once(tmp_path: Path) -> None:
+    rate = await processes.measure(2, 300, 0.0, tmp_path / "gate")
+
+    assert rate > 0

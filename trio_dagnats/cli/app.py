@@ -13,6 +13,7 @@ from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
 from trio_dagnats.cli.options import Setup
+from trio_dagnats.cli.processes import child
 from trio_dagnats.errors import plain
 
 NAME = "trio-dagnats"
@@ -44,8 +45,9 @@ def completion(shell: str) -> int:
     return Exit.DONE
 
 
-for command in (*new.COMMANDS, *dev.COMMANDS, *serve.COMMANDS, *runs.COMMANDS, *workers.COMMANDS):
-    cli.add_command(command)
+for room in (new, dev, serve, child, runs, workers):
+    for command in room.COMMANDS:
+        cli.add_command(command)
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -98,6 +98,11 @@ class Worker:
         """What became of the attempts in flight when the last drain began; empty before one."""
         return self._service.ledger if self._service else ()
 
+    @property
+    def grace(self) -> float:
+        """Seconds that a drain leaves running handlers."""
+        return self._grace
+
     @overload
     def handle(
         self, task_type: str, handler: None = None, **options: Unpack[HandleOptions]

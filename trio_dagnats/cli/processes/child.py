@@ -1,0 +1,95 @@
+"""One of several processes, as its supervisor starts it: ``run-child NUMBER FD FILE_OR_MODULE``.
+
+It drains on SIGTERM, however often that comes: systemd tells every process of a unit, and so does
+the supervisor. It drains without grace when the socket ends.
+"""
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import final
+
+import click
+import trio
+
+from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli.exits import Exit
+from trio_dagnats.cli.options import Setup
+from trio_dagnats.cli.processes import rules
+from trio_dagnats.cli.processes.slot import COMMAND
+from trio_dagnats.cli.serve import Ready, find_worker
+from trio_dagnats.errors import plain
+from trio_dagnats.worker.interrupts import SIGNALS
+from trio_dagnats.worker.worker import Worker
+
+MARGIN = 1.0
+"""Seconds that a supervisor which lives has more than we ourselves, to kill us and to say so."""
+
+
+@click.command(COMMAND, hidden=True)
+@click.argument("number", type=int)
+@click.argument("fd", type=int)
+@click.argument("file_or_module")
+@click.pass_obj
+def run_child(setup: Setup, number: int, fd: int, file_or_module: str) -> int:
+    """Run the worker in FILE_OR_MODULE as one of several."""
+    os.set_inheritable(fd, False)  # noqa: FBT003 - what handlers start must not hold it
+    threading.Thread(target=_outlive_nobody, args=(fd,), daemon=True).start()
+    worker = find_worker(setup, file_or_module, f"[{number}] ")
+    worker.worker_id += f"-{number}"  # one that the module chose is the same in all of them
+    trio.run(_Life(worker, fd).run)
+    return Exit.DONE
+
+
+def _outlive_nobody(fd: int) -> None:
+    """End this process when its supervisor is gone, whatever it does: import, block, hang.
+
+    The socket is open as long as the process: closed under this thread, it would look the same.
+    """
+    with suppress(ConnectionResetError):  # its end, with words of ours unread
+        os.read(fd, 1)  # it never says anything
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(rules.patience() + MARGIN)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@final
+class _Life:
+    """A worker from its start to the end of its drain."""
+
+    def __init__(self, worker: Worker, fd: int) -> None:
+        self._worker = worker
+        self._fd = fd
+        self._serving = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Serve until a signal or the end of the socket."""
+        self._tell("loaded", self._worker.grace)
+        ready = Ready(lambda: self._tell("ready", 1))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._obey_signals)
+                nursery.start_soon(self._obey_link)
+                with self._serving:
+                    await self._worker.start(handle_signals=False, task_status=ready)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise plain(group) from None
+
+    async def _obey_signals(self) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as received:
+            async for _ in received:
+                self._worker.stop()
+
+    async def _obey_link(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
+        self._serving.cancel()
+
+    def _tell(self, key: str, value: object) -> None:
+        with suppress(OSError):  # nobody listens any more
+            os.write(self._fd, lines.write(key, value))
+
+
+COMMANDS = (run_child,)
