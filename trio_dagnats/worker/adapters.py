@@ -1,4 +1,7 @@
-"""From the user's function to ``call(ctx) -> Outcome``: raw, typed or agent loop, async or sync.
+"""From the user's function to what the worker calls: raw, typed or agent loop, async or sync.
+
+While a handler runs, no coroutine of ours stands around it that is not needed: the garbage
+collector looks at each of them.
 
 A synchronous function runs in a trio thread, bounded by the worker's concurrency. The thread is
 never abandoned: trio cannot stop it, so a cancelled attempt waits for it (design 8.12).
@@ -9,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import Generic, TypeVar, final, get_args, get_origin
+from typing import Generic, NamedTuple, TypeVar, final, get_args, get_origin
 
 import trio
+from pydantic import TypeAdapter
 
 from trio_dagnats.attempt.outcome import Completed, Continued, Outcome
 from trio_dagnats.errors import Fatal, UsageError
@@ -22,7 +26,20 @@ from trio_dagnats.worker.context import TaskContext
 
 S = TypeVar("S")
 
-Call = Callable[[TaskContext], Awaitable[Outcome]]
+
+@final
+class Adapted(NamedTuple):
+    """A function as the worker calls it.
+
+    Attributes:
+        call: runs it on a context.
+        outcome: says what outcome its value means.
+        threaded: it runs in a trio thread.
+    """
+
+    call: Callable[[TaskContext], Awaitable[object]]
+    outcome: Callable[[object], Outcome]
+    threaded: bool
 
 
 @final
@@ -37,8 +54,8 @@ class Continue(Generic[S]):
     state: S
 
 
-def raw(function: Callable[..., object]) -> tuple[Call, bool]:
-    """Adapt ``function(ctx)``; returns the call and whether it needs a thread.
+def raw(function: Callable[..., object]) -> Adapted:
+    """Adapt ``function(ctx)``.
 
     Raises:
         UsageError: the signature does not fit.
@@ -46,16 +63,10 @@ def raw(function: Callable[..., object]) -> tuple[Call, bool]:
     signatures.check_parameters(function, ("ctx",))
     run, threaded = _runner(function)
 
-    async def call(ctx: TaskContext) -> Outcome:
-        value = await run(ctx)
-        if isinstance(value, Continue):
-            raise Fatal("only an agent_loop handler may return Continue; register it as one")
-        return Completed(_output(value))
-
-    return call, threaded
+    return Adapted(run, _completed, threaded)
 
 
-def typed(function: Callable[..., object]) -> tuple[Call, bool]:
+def typed(function: Callable[..., object]) -> Adapted:
     """Adapt ``function(ctx, input: In) -> Out``; the types come from the annotations.
 
     Raises:
@@ -66,14 +77,13 @@ def typed(function: Callable[..., object]) -> tuple[Call, bool]:
     writes = signatures.adapter(function, signatures.annotation(function, None))
     run, threaded = _runner(function)
 
-    async def call(ctx: TaskContext) -> Outcome:
-        value = await run(ctx, typedjson.read(reads, ctx.input, "input"))
-        return Completed(b"" if value is None else typedjson.write(writes, value, "output"))
+    def call(ctx: TaskContext) -> Awaitable[object]:
+        return run(ctx, typedjson.read(reads, ctx.input, "input"))
 
-    return call, threaded
+    return Adapted(call, partial(_written, writes), threaded)
 
 
-def agent_loop(function: Callable[..., object]) -> tuple[Call, bool]:
+def agent_loop(function: Callable[..., object]) -> Adapted:
     """Adapt ``function(ctx, state: S) -> Continue[S] | Out``.
 
     The first iteration's state is the step's input, read as ``S``. A stored state that does not
@@ -94,9 +104,9 @@ def agent_loop(function: Callable[..., object]) -> tuple[Call, bool]:
         if isinstance(value, Continue):
             await loops.commit(attempt, states, value.state)
             return Continued(b"")
-        return Completed(b"" if value is None else typedjson.write(writes, value, "output"))
+        return _written(writes, value)
 
-    return call, threaded
+    return Adapted(call, _as_it_is, threaded)
 
 
 def _runner(function: Callable[..., object]) -> tuple[Callable[..., Awaitable[object]], bool]:
@@ -144,8 +154,20 @@ def _output_type(function: Callable[..., object], state_type: object) -> object:
     return joined
 
 
-def _output(value: object) -> bytes:
+def _completed(value: object) -> Outcome:
+    if isinstance(value, Continue):
+        raise Fatal("only an agent_loop handler may return Continue; register it as one")
     try:
-        return to_output(value)
+        return Completed(to_output(value))
     except UsageError as error:
         raise Fatal(str(error)) from error
+
+
+def _written(writes: TypeAdapter[object], value: object) -> Outcome:
+    return Completed(b"" if value is None else typedjson.write(writes, value, "output"))
+
+
+def _as_it_is(outcome: object) -> Outcome:
+    """Take what a loop's call returns: it has an outcome already."""
+    assert isinstance(outcome, Completed | Continued)
+    return outcome

@@ -45,19 +45,8 @@ _FAREWELL = {
 _HANDS_BACK = frozenset({CancelReason.DRAIN, CancelReason.HANDED_BACK, CancelReason.NOT_STARTED})
 
 
-async def live(attempt: Attempt) -> None:
-    """Run an attempt from the state in which it stands to its end, or to its posted outcome.
-
-    Cancellation: the handler is cancelled; :func:`farewell` has to follow.
-    """
-    if await _until_handler(attempt):
-        await _run_handler(attempt)
-
-
-async def _until_handler(attempt: Attempt) -> bool:
-    """Do what comes before the handler; True if it shall run."""
-    if attempt.state is State.RUNNING:
-        return True
+async def until_handler(attempt: Attempt) -> bool:
+    """Do what comes before the handler, from the state in which it stands; True if it shall run."""
     if attempt.state is not State.RECEIVED:
         return await resume(attempt)
     bad = parse(attempt)
@@ -69,47 +58,47 @@ async def _until_handler(attempt: Attempt) -> bool:
     return await drive(attempt, todo)
 
 
-async def _run_handler(attempt: Attempt) -> None:
-    hub = attempt.hub
+async def run_handler(attempt: Attempt) -> None:
+    """Call the handler, and bring what came of it on its way.
+
+    This is the only place where everything that a handler raises is caught.
+
+    Cancellation: the handler is cancelled; :func:`farewell` has to follow.
+    """
+    hub, handler = attempt.hub, attempt.handler
     attempt.main_task = trio.lowlevel.current_task()
     attempt.started_at = hub.now()
     hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
-    outcome, error = await (_call(attempt) if hub.silent else _call_measured(attempt))
+    outcome: Outcome
+    error: BaseException | None = None
+    try:
+        call = handler.call(TaskContext(attempt)) if hub.silent else _measured(attempt)
+        outcome = handler.outcome(await call)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
+        _let_pass(attempt, raised)
+        outcome, error = classify(raised), raised
     await _after_handler(attempt, outcome, error)
 
 
-async def _call_measured(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
-    hub = attempt.hub
+async def _measured(attempt: Attempt) -> object:
+    """Call the handler inside of its span, and count it."""
+    hub, task_type = attempt.hub, attempt.handler.task_type
+    attributes = task_attributes(attempt.task, task_type)
     hub.telemetry.count(ACTIVE_TASKS, 1)
     try:
-        return await _call_traced(attempt)
+        with hub.telemetry.span(f"executeTask {task_type}", attempt.trace, attributes) as span:
+            attempt.trace = span.trace()
+            try:
+                return await attempt.handler.call(TaskContext(attempt))
+            except Exception as error:
+                span.record_error(error)
+                raise
     finally:
         took = hub.now() - attempt.started_at
         hub.telemetry.count(ACTIVE_TASKS, -1)
         hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
-
-
-async def _call_traced(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
-    task_type = attempt.handler.task_type
-    with attempt.hub.telemetry.span(
-        f"executeTask {task_type}", attempt.trace, task_attributes(attempt.task, task_type)
-    ) as span:
-        attempt.trace = span.trace()
-        outcome, error = await _call(attempt)
-        if error is not None:
-            span.record_error(error)
-        return outcome, error
-
-
-async def _call(attempt: Attempt) -> tuple[Outcome, BaseException | None]:
-    """Call the handler: the only place where everything that it raises is caught."""
-    try:
-        return await attempt.handler.call(TaskContext(attempt)), None
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - the handler border turns it into an outcome
-        _let_pass(attempt, error)
-        return classify(error), error
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:

@@ -26,7 +26,8 @@ class Handler:
     Attributes:
         task_type: the task name of workflow steps.
         group: the ``worker_group`` served, empty for steps of any group.
-        call: runs the user's function on a context and returns the outcome it meant.
+        call: runs the user's function on a context.
+        outcome: says what outcome its value means.
         concurrency: attempts of this handler at once, None for the worker's own bound.
         ack_wait: seconds of the lease on a task message.
         threaded: the user's function is synchronous and runs in a trio thread.
@@ -35,7 +36,8 @@ class Handler:
 
     task_type: str
     group: str
-    call: "Callable[[TaskContext], Awaitable[Outcome]]"
+    call: "Callable[[TaskContext], Awaitable[object]]"
+    outcome: Callable[[object], Outcome]
     concurrency: int | None
     ack_wait: float
     threaded: bool

@@ -12,8 +12,8 @@ F = TypeVar("F", bound=Callable[..., object])
 ACK_WAIT = 300.0
 """Seconds of the lease on a task, as the Go worker has it (contract 3.3)."""
 
-Adapt = Callable[[Callable[..., object]], tuple[adapters.Call, bool]]
-"""Turns a user's function into a call, and says whether it needs a thread."""
+Adapt = Callable[[Callable[..., object]], adapters.Adapted]
+"""Turns a user's function into what the worker calls."""
 
 
 class HandleOptions(TypedDict, total=False):
@@ -46,15 +46,16 @@ def register(
         )
 
     def decorate(function: F) -> F:
-        call, threaded = adapt(function)
+        adapted = adapt(function)
         registry.add(
             Handler(
                 task_type=task_type,
                 group=options.get("group") or "",
-                call=call,
+                call=adapted.call,
+                outcome=adapted.outcome,
                 concurrency=options.get("concurrency"),
                 ack_wait=options.get("ack_wait", ACK_WAIT),
-                threaded=threaded,
+                threaded=adapted.threaded,
                 loop=adapt is adapters.agent_loop,
             )
         )

@@ -12,9 +12,10 @@ from typing import final
 
 import trio
 
+from trio_dagnats.attempt.life import State
 from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.worker.attempt import Attempt
-from trio_dagnats.worker.execute import farewell, live
+from trio_dagnats.worker.execute import farewell, run_handler, until_handler
 from trio_dagnats.worker.reasons import CancelReason
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -77,28 +78,24 @@ class _Runner:
         within ``ENDING_PATIENCE`` seconds.
         """
         self._task = trio.lowlevel.current_task()
+        first = self._attempt
         try:
-            await self._in_scope()
-        except BaseException:  # a cancellation from outside, perhaps in a group, or Ctrl-C
-            if self._attempt is not None:
-                self._attempt.reason = self._attempt.reason or CancelReason.DRAIN
-            raise
+            if first is not None and first.reason is None:  # else it was ended before it had a task
+                with first.scope as scope:
+                    await self._work(scope)
+        except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
+            if not (self._misnested and isinstance(error, RuntimeError)):
+                self._give_reason()
+                raise
+            text = "%s: its handler has left a cancel scope open; use `with`"
+            log.exception(text, self._task.name)  # with trio's own words
         finally:
             if self._attempt is not None:
                 await _end(self._attempt)
 
-    async def _in_scope(self) -> None:
-        first = self._attempt
-        if first is None or first.reason is not None:  # it was ended before it had a task
-            return
-        try:
-            with first.scope as scope:
-                await self._work(scope)
-        except RuntimeError:  # trio's word for a scope that was entered inside and not left
-            if not self._misnested:
-                raise
-            text = "%s: its handler has left a cancel scope open; use `with`"
-            log.exception(text, first.handler.task_type)
+    def _give_reason(self) -> None:
+        if self._attempt is not None:
+            self._attempt.reason = self._attempt.reason or CancelReason.DRAIN
 
     def take(self, attempt: Attempt) -> None:
         """Wake the task, for this attempt."""
@@ -111,7 +108,8 @@ class _Runner:
         status = _status(self._task)
         while (attempt := self._attempt) is not None:
             attempt.scope = scope
-            await live(attempt)
+            if attempt.state is State.RUNNING or await until_handler(attempt):
+                await run_handler(attempt)
             self._misnested = _status(self._task) is not status
             if (
                 self._misnested
