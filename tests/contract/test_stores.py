@@ -1,5 +1,7 @@
 """Storing and reading messages, on every broker."""
 
+from functools import partial
+
 import pytest
 import trio
 from contract_bench import PATIENCE, Bench
@@ -285,3 +287,18 @@ async def test_a_post_whose_deadline_is_moved_into_the_past_is_told_as_not_store
     (result,) = await told.wait()
     # A server that is quick enough may have acknowledged it before anybody looked at the clock.
     assert isinstance(result, NotStored | Stored)
+
+
+async def test_a_long_history_is_read_in_its_order(bench: Bench) -> None:
+    """More than the real server is asked for at once."""
+    subject, body = bench.subject("long"), b"x" * 10_000
+    async with trio.open_nursery() as nursery:
+        for _ in range(1500):
+            store = partial(bench.broker.store, deadline=bench.soon)
+            nursery.start_soon(store, subject, body)
+
+    records = await bench.broker.records(bench.stream, subject, deadline=bench.soon)
+
+    sequences = [record.sequence for record in records]
+    assert len(sequences) == 1500
+    assert sequences == sorted(sequences)

@@ -23,27 +23,28 @@ from trio_dagnats.wire.text import parse_rfc3339, rfc3339
 
 IDLE_NS = 10_000_000_000
 """The server forgets a reader's consumer after this, if we could not delete it."""
+PART = 1000
+PART_BYTES = 8 * 1024 * 1024
+"""Messages and bytes of one pull."""
 _NO_MORE = frozenset({"204", "404"})
 """The end of several answers, and that there are none at all."""
 
 
 @final
 class _Gathering:
-    """Collects the messages of one read."""
+    """Collects the messages of one pull, up to ``most`` or until the server ends it."""
 
-    def __init__(self, expected: int) -> None:
-        self.expected = expected
-        self.records: list[Record] = []
+    def __init__(self, records: list[Record], most: int) -> None:
+        self._records = records
+        self._left = most
         self.done = trio.Event()
-        self.broken = False
 
     def take(self, message: Incoming) -> None:
         if message.status:
-            self.broken = True
             self.done.set()
             return
         _, sequence, time_ns = decode_ack(message.reply)
-        self.records.append(
+        self._records.append(
             Record(
                 sequence=sequence,
                 subject=message.subject,
@@ -52,12 +53,12 @@ class _Gathering:
                 headers=message.headers,
             )
         )
-        if len(self.records) >= self.expected:
+        self._left -= 1
+        if not self._left:
             self.done.set()
 
     def gap(self) -> None:
         """A lost connection has lost the rest."""
-        self.broken = True
         self.done.set()
 
 
@@ -184,12 +185,19 @@ class Records:
     async def _fetch(
         self, stream: str, name: str, expected: int, deadline: float
     ) -> list[Record] | None:
-        gathering = _Gathering(expected)
-        body = json.dumps({"batch": expected, "no_wait": True}).encode()
+        """Pull in parts: a server drops a connection on which too many bytes wait."""
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
-        await self._ask(Frame(subject, body, not_after=deadline), gathering, deadline)
-        complete = len(gathering.records) >= expected
-        return gathering.records if complete else None
+        most_bytes = max(PART_BYTES, 2 * self._link.path.max_payload)
+        records: list[Record] = []
+        while len(records) < expected:
+            before = len(records)
+            most = min(expected - before, PART)
+            request = {"batch": most, "max_bytes": most_bytes, "no_wait": True}
+            frame = Frame(subject, json.dumps(request).encode(), not_after=deadline)
+            await self._ask(frame, _Gathering(records, most), deadline)
+            if len(records) == before:
+                return None
+        return records
 
     async def _ask(self, frame: Frame, answers: _Answers, deadline: float) -> None:
         """Send a request and take its answers until they say that they are complete."""
