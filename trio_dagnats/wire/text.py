@@ -28,7 +28,8 @@ def compact(value: object) -> bytes:
         written = to_json(value, inf_nan_mode="constants", by_alias=True)
     except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise UsageError(f"cannot write {type(value).__name__} as JSON: {error}") from error
-    if b"NaN" in written or b"Infinity" in written:
+    # One letter is found forty times as quickly, and most texts have neither.
+    if (b"N" in written and b"NaN" in written) or (b"I" in written and b"Infinity" in written):
         _refuse_constants(written)
     return written
 
@@ -42,7 +43,7 @@ def quote(text: str) -> str:
 def is_json(raw: bytes) -> bool:
     """Say whether the bytes are one JSON value."""
     try:
-        from_json(raw, allow_inf_nan=False)
+        from_json(raw, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return False
     return True
