@@ -1,8 +1,8 @@
 """The worker that users make: handlers are registered on it, then it serves them."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from math import isfinite
 from secrets import token_hex
 from types import TracebackType
@@ -12,7 +12,6 @@ import trio
 
 from trio_dagnats.errors import UsageError, plain
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
-from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import check_worker_id
 from trio_dagnats.worker import adapters
 from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Registry
@@ -188,11 +187,12 @@ class Worker:
         """
         interrupts = Interrupts(self._interrupted)
         try:
-            async with trio.open_nursery() as nursery:
-                if handle_signals:
-                    await nursery.start(interrupts.run)
-                await self._run(task_status)
-                nursery.cancel_scope.cancel()
+            with self._opened():  # before a signal can come, which would else be lost
+                async with trio.open_nursery() as nursery:
+                    if handle_signals:
+                        await nursery.start(interrupts.run)
+                    await self._run(task_status)
+                    nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             found = plain(group)
             raise found from found.__cause__
@@ -223,6 +223,7 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         """Serve in the background for the length of the block, without touching signals."""
+        self._block.enter_context(self._opened())
         nursery = await self._block.enter_async_context(trio.open_nursery())
         try:
             await nursery.start(self._run)
@@ -271,27 +272,28 @@ class Worker:
             log.info("signal received")
             self.stop()
 
-    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
         if not len(self._registry):
             raise UsageError("this worker serves nothing; register a handler before starting it")
         if self._running:
             raise UsageError("this worker is running already; make another one")
         self._running, self._service, self._startup = True, None, trio.CancelScope()
         try:
-            with self._startup:
-                async with open_broker(self._nats, self._options) as broker:
-                    self._service = self._new_service(broker)
-                    await serve(self._service, task_status)
-            if self._service is None or not self._service.ready:
-                task_status.started()  # stopped before it was ready: that is no error
+            yield
         finally:
             self._running = False
 
-    def _new_service(self, broker: Broker) -> Service:
-        return Service(
-            broker,
-            self._registry.handlers(),
-            describe(self.worker_id, self._registry.task_types(), self._manner.concurrency),
-            self._telemetry,
-            self._manner,
-        )
+    async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with self._startup:
+            async with open_broker(self._nats, self._options) as broker:
+                self._service = Service(
+                    broker,
+                    self._registry.handlers(),
+                    describe(self.worker_id, self._registry.task_types(), self._manner.concurrency),
+                    self._telemetry,
+                    self._manner,
+                )
+                await serve(self._service, task_status)
+        if self._service is None or not self._service.ready:
+            task_status.started()  # stopped before it was ready: that is no error
