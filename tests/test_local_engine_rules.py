@@ -1,9 +1,11 @@
 """The local engine's pure rules, by enumeration, and its limits in virtual time."""
 
+import gc
 import json
 
 import pytest
 import trio
+from engine_flows import make_worker
 from trio.testing import MockClock
 
 from trio_dagnats import Client, Run, TaskContext, Worker, Workflow
@@ -14,6 +16,7 @@ from trio_dagnats.local.engine.paths import find, matches, printed
 from trio_dagnats.local.engine.ratelimit import Bucket
 from trio_dagnats.local.engine.rates import bucket_key
 from trio_dagnats.local.engine.schema import mismatch, unknown_types
+from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.testing import Harness
 
 S = 1_000_000_000
@@ -454,3 +457,23 @@ def test_more_units_than_the_limit_are_refused() -> None:
 
     with pytest.raises(UsageError, match="units 2 are more than the limit 1"):
         workflow.build()
+
+
+async def test_the_engine_holds_the_runs_that_go_on_and_no_others(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    quick, waiting = Workflow("quick"), Workflow("waiting")
+    quick.step("a", "echo")
+    waiting.step("a", "unserved")
+    worker = make_worker(harness.broker)
+    async with LocalEngine(harness.broker), Client(harness.broker) as client, worker:
+        await client.register(quick)
+        await client.register(waiting)
+        going = await client.start("waiting")
+        for _ in range(20):
+            await (await client.start("quick")).wait(timeout=10)
+        await trio.sleep(1)
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, RunState)]
+
+        assert [state.run.run_id for state in held] == [going.id]
