@@ -6,6 +6,7 @@ May import ``wire``, ``transport`` and ``errors``. Called by the user, the comma
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.client import Client
 from trio_dagnats.client.options import (
+    CancelOn,
     EngineStepOptions,
     Rate,
     Retry,
@@ -25,6 +26,7 @@ __all__ = [
     "AttemptEnd",
     "AttemptTimeline",
     "AttemptTree",
+    "CancelOn",
     "Chunk",
     "Client",
     "EngineStepOptions",

@@ -1,11 +1,22 @@
 """Dot paths into JSON, and values as the DagNats engine compares them. Pure."""
 
+import hashlib
 import json
+import re
 
 from pydantic_core import from_json
 
 from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.wire.configs import Match
+
+_LEGAL = re.compile(r"[-_a-zA-Z0-9]{1,100}")
+
+
+def key_part(text: str) -> str:
+    """Return a text as a part of a bucket's key; what is not legal there stands as its hash."""
+    if _LEGAL.fullmatch(text):
+        return text
+    return f"={hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def find(path: str, raw: bytes) -> tuple[bool, object]:
