@@ -14,7 +14,7 @@ from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.target import load, locate
-from trio_dagnats.cli.unserved import unserved
+from trio_dagnats.cli.unserved import warning
 from trio_dagnats.client import (
     AttemptTree,
     Place,
@@ -26,6 +26,7 @@ from trio_dagnats.client import (
     WorkflowDef,
     WorkflowRun,
 )
+from trio_dagnats.client.stored import Unserved, unserved
 from trio_dagnats.client.timeline import timeline
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -223,8 +224,36 @@ def test_tasks_that_nobody_serves() -> None:
     definition = WorkflowDef.read({"name": "w", "steps": steps})
     worker = WorkerRegistration(worker_id="1", task_types=("x",))
 
-    assert unserved(definition, [worker]) == {"y": ["b", "c"]}
-    assert unserved(definition, []) == {"x": ["a"], "y": ["b", "c"]}
+    assert unserved(definition, [worker], set()) == [Unserved("y", "", ("b", "c"))]
+    assert unserved(definition, [], {"task.x.>"}) == [
+        Unserved("x", "", ("a",)),
+        Unserved("y", "", ("b", "c")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "missing"),
+    [
+        ({"task.x.>"}, []),
+        ({"task.x.gpu.>"}, ["", "cpu"]),
+        ({"task.x.gpu.>", "task.x.cpu.>"}, [""]),
+        ({"task.y.>"}, []),  # it reads its tasks in a way that is not ours, as partitions do
+    ],
+)
+def test_groups_that_nobody_serves(filters: set[str], missing: list[str]) -> None:
+    groups = ["", "gpu", "cpu"]
+    steps = [{"id": f"s{group}", "task": "x", "worker_group": group} for group in groups]
+    definition = WorkflowDef.read({"name": "w", "steps": steps})
+    worker = WorkerRegistration(worker_id="1", task_types=("x",))
+
+    assert [found.group for found in unserved(definition, [worker], filters)] == missing
+
+
+def test_the_warning_names_task_group_step_and_workflow() -> None:
+    assert warning("w", Unserved("x", "gpu", ("a", "b"))) == (
+        "nobody serves the task 'x' in the group 'gpu' (step 'a', 'b' of workflow 'w'): its runs "
+        "wait until a worker does"
+    )
 
 
 def test_a_tree_says_what_each_attempt_did() -> None:

@@ -14,6 +14,7 @@ from trio_dagnats.client.options import (
     WorkflowOptions,
 )
 from trio_dagnats.client.run import Chunk, Run
+from trio_dagnats.client.stored import Unserved
 from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
 from trio_dagnats.client.workers import WorkerAttempts
 from trio_dagnats.wire.events import HistoryEvent
@@ -44,6 +45,7 @@ __all__ = [
     "StepStatus",
     "StepTimeline",
     "TaskTree",
+    "Unserved",
     "WorkerAttempts",
     "Workflow",
     "WorkflowDef",
