@@ -184,6 +184,7 @@ def test_ctrl_c_ends_a_waiting_command_cleanly(url: str, tmp_path: Path, command
         (("runs", "--limit", "0"), Exit.USAGE, "Invalid value for '--limit'"),
         (("shw",), Exit.USAGE, "No such command 'shw'"),
         (("runs", "--nats", "ftp://x"), Exit.USAGE, "'ftp://x' is no server URL"),
+        (("runs", "--nats", "nats//x y"), Exit.USAGE, "'nats//x y' is no server URL"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -202,7 +203,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 def test_a_server_without_an_engine(nats_server: Server, arguments: tuple[str, ...]) -> None:
     line = refused(cli(*arguments, url=nats_server.url), Exit.NO_ENGINE)
 
-    assert f"the server at {nats_server.url} has no DagNats engine" in line
+    assert f"the server at {nats_server.url} has no DagNats engine; start" in line
 
 
 def test_dev_joins_a_server_and_leaves_it_as_it_is(url: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from trio_dagnats.cli import app, documents, exits, new, options, render, texts
 from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
+from trio_dagnats.cli.screen import Screen
 from trio_dagnats.cli.target import load, locate
 from trio_dagnats.cli.unserved import warning
 from trio_dagnats.client import (
@@ -118,6 +119,26 @@ def test_a_file_that_is_called_like_a_loaded_module_is_itself(here: Path) -> Non
     (here / "json.py").write_text(WORKER)
 
     assert repr(load(locate("json.py", here)).worker).startswith("<Worker worker-")
+
+
+@pytest.mark.parametrize("text", ["", ":worker", "my worker", "a..b", "a-b"])
+def test_what_is_neither_a_file_nor_a_module(here: Path, text: str) -> None:
+    with pytest.raises(CliError, match="is neither a file"):
+        locate(text, here)
+
+
+def test_a_directory_is_its_package(here: Path) -> None:
+    (here / "__init__.py").write_text(WORKER)
+
+    assert load(locate(".", here)).workflows == ()
+
+
+def test_what_looks_like_an_emoji_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.show("two:a:b")
+    screen.say("two:a:b")
+
+    assert capsys.readouterr() == ("two:a:b\n", "two:a:b\n")
 
 
 def test_a_file_that_is_not_there(here: Path) -> None:

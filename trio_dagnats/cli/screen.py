@@ -72,9 +72,12 @@ class Screen:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    # Emoji: ":a:" in an id or a path must stay what it is.
+    console = Console(stderr=stderr, highlight=False, emoji=False)
     if not console.is_terminal:
-        return Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH, no_color=True)
+        return Console(
+            stderr=stderr, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True
+        )
     return console
 
 
