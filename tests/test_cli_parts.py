@@ -1,5 +1,6 @@
 """The pure parts of the command line: finding code, errors and codes, texts, tables and trees."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -139,6 +140,22 @@ def test_what_looks_like_an_emoji_is_printed_as_it_is(capsys: pytest.CaptureFixt
     screen.say("two:a:b")
 
     assert capsys.readouterr() == ("two:a:b\n", "two:a:b\n")
+
+
+def test_what_is_said_while_a_view_is_drawn_goes_to_the_console_that_draws_it() -> None:
+    drawing, other, file = io.StringIO(), io.StringIO(), io.StringIO()
+    screen = Screen()
+    screen.out = Console(file=drawing, force_terminal=True)
+    screen.err = Console(file=other, force_terminal=True)
+    with screen.above_view():
+        screen.say("above")
+        screen.err = Console(file=file)
+        screen.say("not on the screen")
+    screen.err = Console(file=other, force_terminal=True)
+    screen.say("below")
+
+    assert drawing.getvalue() == "above\n"
+    assert (other.getvalue(), file.getvalue()) == ("below\n", "not on the screen\n")
 
 
 def test_a_file_that_is_not_there(here: Path) -> None:

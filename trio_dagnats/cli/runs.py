@@ -188,7 +188,7 @@ def show(setup: Setup, run_id: str) -> int:
     return ask(setup, work)
 
 
-@click.command()
+@click.command(short_help="Print a run's events and chunks as they come, until its end.")
 @run_argument
 @talks
 @click.pass_obj

@@ -45,7 +45,7 @@ class Plan:
     grace: float
 
 
-@click.command()
+@click.command(short_help="Develop: a server, an engine, your worker; reloads on change.")
 @click.argument("file_or_module", type=TargetType(), default=DEFAULT)
 @click.option(
     "--port",
