@@ -54,6 +54,8 @@ def test_a_definition_is_written_with_the_keys_that_go_writes() -> None:
         ),
         (flow(ONE, cancel_on=[{"event": "e", "match": MATCH}] * 6), "cancel_on"),
         (flow(ONE, singleton={"mode": "wait"}), "singleton.mode"),
+        (flow(ONE, priority={"key": "k", "rules": {"a": 601}}), "priority.rules.a"),
+        (flow(ONE, priority={"key": "k", "rules": {}}), "priority.rules"),
         (flow({**ONE, "type": "map", "config": {"max_items": 1}}), "one dependency"),
         (flow({"id": "a", "type": "sleep", "config": {}}), "exactly one"),
         (flow({"id": "a", "type": "sleep", "config": {"duration": "1s"}}), "duration"),

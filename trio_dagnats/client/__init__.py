@@ -8,6 +8,7 @@ from trio_dagnats.client.client import Client
 from trio_dagnats.client.options import (
     CancelOn,
     EngineStepOptions,
+    Priority,
     Rate,
     Retry,
     StepOptions,
@@ -33,6 +34,7 @@ __all__ = [
     "EngineStepOptions",
     "HistoryEvent",
     "Place",
+    "Priority",
     "Rate",
     "Retry",
     "Run",

@@ -74,6 +74,27 @@ class Rate:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Priority:
+    """Which runs go first among those that wait because of ``max_runs``.
+
+    Args:
+        key: a dot path in the input.
+        rules: seconds, -600 to 600, by the value that stands there: a run goes before those that
+            came up to so many seconds earlier.
+        default: the seconds of other values.
+    """
+
+    key: str
+    rules: Mapping[str, int]
+    default: int = 0
+
+    def to_wire(self) -> dict[str, object]:
+        """Return it with the contract's keys."""
+        return {"key": self.key, "rules": dict(self.rules), "default_offset": self.default}
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class CancelOn:
     """An event that cancels a run.
 
@@ -137,7 +158,7 @@ class WorkflowOptions(TypedDict, total=False):
     value there gives the first run. ``singleton``: one run at a time; while it goes on, ``skip``
     ends a second one at once as cancelled, ``cancel`` cancels the first. ``singleton_key``: a dot
     path in the input; one run at a time for each value there. ``cancel_on``: events that cancel a
-    run, at most 5.
+    run, at most 5. ``priority``: which of the runs that wait for ``max_runs`` goes first.
     """
 
     timeout: float
@@ -150,6 +171,7 @@ class WorkflowOptions(TypedDict, total=False):
     singleton: Literal["skip", "cancel"]
     singleton_key: str
     cancel_on: Sequence[CancelOn]
+    priority: Priority
 
 
 def step_fields(options: StepOptions) -> dict[str, object]:
@@ -196,6 +218,8 @@ def workflow_fields(options: WorkflowOptions) -> dict[str, object]:
         found["singleton"] = {"mode": options["singleton"], "key": key}
     elif "singleton_key" in options:
         raise UsageError("singleton_key= needs singleton='skip' or 'cancel'")
+    if "priority" in options:
+        found["priority"] = options["priority"].to_wire()
     if "cancel_on" in options:
         found["cancel_on"] = [one.to_wire() for one in options["cancel_on"]]
     return found

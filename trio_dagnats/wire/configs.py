@@ -110,6 +110,25 @@ class SingletonConfig(Config):
     key: str = ""
 
 
+Offset = Annotated[int, Field(ge=-600, le=600, strict=True)]
+"""Seconds that a run which has to wait goes ahead of the others, or, below zero, behind them."""
+
+
+@final
+class PriorityConfig(Config):
+    """How a run's place among those that wait for ``max_runs`` is shifted.
+
+    Attributes:
+        key: a dot path in the input.
+        rules: the offsets of the values that may stand there.
+        default_offset: that of other values.
+    """
+
+    key: str = Field(min_length=1)
+    rules: Mapping[str, Offset] = Field(min_length=1, max_length=20)
+    default_offset: Offset = 0
+
+
 @final
 class WaitConfig(Config):
     """What a ``wait_for_event`` step waits for, and for how long."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from trio_dagnats.local.engine import ready, steps, waiting
 from trio_dagnats.local.engine.dispatch import dispatch, go_on
 from trio_dagnats.local.engine.draft import TASKS, Draft
+from trio_dagnats.local.engine.paths import offset_of
 from trio_dagnats.local.engine.state import Action, Book, Kind, RunState, Timer, split_instance
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
@@ -172,6 +173,7 @@ def _new(begun: Start, what: Applied) -> RunState:
         root_run_id=begun.root_run_id or what.event.run_id,
         parent_run_id=begun.parent_run_id,
         parent_step_id=begun.parent_step_id,
+        priority_offset=offset_of(definition.priority, begun.given),
         singleton_key=begun.lock,
     )
     return RunState(run=run, book=Book(definition=definition))

@@ -6,7 +6,7 @@ from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.workflow import WorkflowDef
 
 UNSUPPORTED_TYPES = frozenset({StepType.RESPOND})
-UNSUPPORTED_KEYS = ("sticky", "priority")
+UNSUPPORTED_KEYS = ("sticky",)
 CONTROL_PLANE = "control-plane"
 
 
