@@ -3,9 +3,9 @@
 import secrets
 from datetime import datetime
 
-from trio_dagnats.errors import Conflict, EngineError, UsageError
+from trio_dagnats.errors import Conflict, EngineError, Missing, UsageError
 from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import SLEEP_TIMERS
 from trio_dagnats.wire.scheduled import (
     BUCKET_SCHEDULED,
@@ -46,9 +46,9 @@ async def is_scheduled(broker: Broker, run_id: str) -> bool:
     """Say whether a run is still to begin.
 
     Raises:
-        BrokerError: the server did not answer in time, or no engine has set it up.
+        NotStored: the server did not answer in time.
     """
-    entry = await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=soon())
+    entry = await _find(broker, run_id)
     return entry is not None and ScheduledRun.read(entry.value).status == "scheduled"
 
 
@@ -56,9 +56,9 @@ async def unschedule(broker: Broker, run_id: str) -> bool:
     """Keep a run from beginning; say whether it was still to begin.
 
     Raises:
-        BrokerError: the server did not answer in time, or no engine has set it up.
+        NotStored: the server did not answer in time.
     """
-    entry = await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=soon())
+    entry = await _find(broker, run_id)
     if entry is None:
         return False
     run = ScheduledRun.read(entry.value).model_copy(update={"status": "cancelled"})
@@ -68,6 +68,13 @@ async def unschedule(broker: Broker, run_id: str) -> bool:
     except Conflict:
         return False  # it has begun in the meantime
     return True
+
+
+async def _find(broker: Broker, run_id: str) -> Entry | None:
+    try:
+        return await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=soon())
+    except Missing:
+        return None  # an engine that knows no schedules
 
 
 def _run_at(at: datetime, now_ns: int) -> str:
