@@ -2,13 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import trio
 
 from trio_dagnats import Client, Continue, Fatal, Retry, Run, TaskContext, Worker, Workflow
-from trio_dagnats.client import Rate, RunStatus, SkipIf, StepStatus
+from trio_dagnats.client import CancelOn, Rate, RunStatus, SkipIf, StepStatus
 from trio_dagnats.transport import NatsSource
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.text import compact
 
 Act = Callable[[Run, Broker], Awaitable[None]]
 
@@ -190,6 +192,81 @@ def event_timeout() -> Flow:
     return flow_of(workflow, {"timeout": True}, given={"id": 1})
 
 
+async def revoke(run: Run, broker: Broker) -> None:
+    """Send an event for somebody else's order, then for ours."""
+    await trio.sleep(0.5)
+    for order in (b"8", b"7"):
+        deadline = trio.current_time() + 5
+        await broker.store("event.revoked", b'{"order":%b}' % order, deadline=deadline)
+
+
+def event_cancels() -> Flow:
+    revoked = CancelOn("revoked", where="order", equals="input.order")
+    other = CancelOn("revoked", where="order", equals="input.nothing")
+    workflow = Workflow("event-cancels", cancel_on=[other, revoked])
+    workflow.step("forever")
+    steps = {"forever": "cancelled"}
+    return flow_of(
+        workflow, given={"order": 7}, status=RunStatus.CANCELLED, act=revoke, steps=steps
+    )
+
+
+async def start_another(run: Run, broker: Broker) -> Run:
+    """Start a second run of the workflow, once the first one waits; return it when it has ended.
+
+    By an event, as triggers do it: a request is lost with an engine that is killed.
+    """
+    found = await run.snapshot()
+    while found is None or found.steps["wait"].status is not StepStatus.RUNNING:
+        await trio.sleep(0.1)
+        found = await run.snapshot()
+    other = Run(broker, run.id[::-1])
+    workflow = FLOWS[found.workflow_id]().workflows[-1].build().to_wire()
+    payload = {"workflow_def": workflow, "input": {"for": "Ada", "waits": False}}
+    event = {"type": "workflow.started", "run_id": other.id, "payload": payload}
+    begun = {**event, "timestamp": "2026-01-01T00:00:00Z"}
+    deadline = trio.current_time() + 5
+    await broker.store(f"history.{other.id}", compact(begun), deadline=deadline)
+    await other.wait(timeout=60)
+    return other
+
+
+async def start_one_in_vain(run: Run, broker: Broker) -> None:
+    """Start a second run, which must not begin; then let the first one go on."""
+    other = await start_another(run, broker)
+    assert await other.status() is RunStatus.CANCELLED
+    while not (await run.status()).is_terminal:
+        body = b'{"for":"Ada"}'
+        await broker.store("event.skipping", body, deadline=trio.current_time() + 5)
+        await trio.sleep(0.5)
+
+
+async def start_one_instead(run: Run, broker: Broker) -> None:
+    """Start a second run, which must complete."""
+    other = await start_another(run, broker)
+    assert await other.status() is RunStatus.COMPLETED
+
+
+def singleton(name: str, mode: Literal["skip", "cancel"]) -> Workflow:
+    workflow = Workflow(name, singleton=mode, singleton_key="for")
+    workflow.step("echo")
+    rule = SkipIf(step_id="echo", field="waits", op="==", value=False)
+    workflow.wait_for_event(
+        "wait", name, where="for", equals="input.for", timeout=3600, after="echo", skip_if=rule
+    )
+    return workflow
+
+
+def skipping() -> Flow:
+    workflow, given = singleton("skipping", "skip"), {"for": "Ada", "waits": True}
+    return flow_of(workflow, {"for": "Ada"}, given=given, act=start_one_in_vain)
+
+
+def superseded() -> Flow:
+    workflow, given = singleton("superseded", "cancel"), {"for": "Ada", "waits": True}
+    return flow_of(workflow, given=given, status=RunStatus.CANCELLED, act=start_one_instead)
+
+
 def recovered() -> Flow:
     workflow = Workflow("recovered")
     workflow.step("first", "fatal", on_failure="handler")
@@ -285,7 +362,16 @@ FLOWS = {
     for make in (
         *(chain, failing, timing_out, map_failing, map_empty, agent_and_skip, planner),
         *(child, child_detached, child_failing, child_cancelled),
-        *(event, event_timeout, approved, rejected, approval_expired),
+        *(
+            event,
+            event_timeout,
+            event_cancels,
+            skipping,
+            superseded,
+            approved,
+            rejected,
+            approval_expired,
+        ),
         *(recovered, saga, saga_failing, limited, keyed),
     )
 }

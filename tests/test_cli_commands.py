@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_process import COMMAND, WORKER, Done, cli, cli_process, environment, gone, held, refuses
 
+from trio_dagnats.cli import runs, unserved
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.local import Server
 
@@ -21,7 +22,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with an engine and a worker: ``dev`` itself."""
     directory = tmp_path_factory.mktemp("dev")
     (directory / "worker.py").write_text(WORKER)
-    with held(directory, "dev", "--port", "0") as dev:
+    # No grace: some tests leave handlers that run for an hour.
+    with held(directory, "dev", "--port", "0", "--grace", "0") as dev:
         dev.says("ready")
         yield dev.url
         assert dev.ends(signal.SIGINT) == Exit.DONE
@@ -150,8 +152,11 @@ def test_ps_of_an_unknown_worker_finds_none(url: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (Exit.DONE, "", "no workers\n")
 
 
-def test_a_task_that_nobody_serves_is_named_while_a_run_waits(url: str) -> None:
-    done = cli("start", "nobody", "--wait", "--timeout", "3", url=url)
+def test_a_task_that_nobody_serves_is_named_while_a_run_waits(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unserved, "AFTER", 0.0)
+    done = cli("start", "nobody", "--wait", "--timeout", "1", url=url)
 
     assert done.returncode == Exit.TOO_SLOW
     assert "warning: nobody serves the task 'nobody' (step 'nobody' of workflow" in done.stderr
@@ -184,6 +189,7 @@ def test_ctrl_c_ends_a_waiting_command_cleanly(url: str, tmp_path: Path, command
         (("runs", "--limit", "0"), Exit.USAGE, "Invalid value for '--limit'"),
         (("shw",), Exit.USAGE, "No such command 'shw'"),
         (("runs", "--nats", "ftp://x"), Exit.USAGE, "'ftp://x' is no server URL"),
+        (("runs", "--nats", "nats//x y"), Exit.USAGE, "'nats//x y' is no server URL"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -192,7 +198,8 @@ def test_bad_input_is_one_sentence(
     assert says in refused(cli(*arguments, url=url), code)
 
 
-def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "CONNECT_TIMEOUT", 0.2)
     line = refused(cli("runs", "--nats", "nats://127.0.0.1:1"), Exit.NO_ENGINE)
 
     assert "cannot connect to nats://127.0.0.1:1" in line
@@ -202,12 +209,12 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 def test_a_server_without_an_engine(nats_server: Server, arguments: tuple[str, ...]) -> None:
     line = refused(cli(*arguments, url=nats_server.url), Exit.NO_ENGINE)
 
-    assert f"the server at {nats_server.url} has no DagNats engine" in line
+    assert f"the server at {nats_server.url} has no DagNats engine; start" in line
 
 
 def test_dev_joins_a_server_and_leaves_it_as_it_is(url: str, tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(WORKER.replace('"nobody", ', "").replace("boom", "other"))
-    with held(tmp_path, "dev", "--nats", url) as second:
+    with held(tmp_path, "dev", "--nats", url, "--grace", "0") as second:
         second.says("ready")
         workers = json.loads(cli("workers", "--json", url=url).stdout)
         assert len(workers) == 2

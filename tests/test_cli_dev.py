@@ -188,7 +188,7 @@ def test_a_port_in_use_and_a_directory_that_cannot_be_written(
 
     assert (in_use.returncode, no_directory.returncode) == (Exit.USAGE, Exit.USAGE)
     assert in_use.stderr.startswith(f"error: port {nats_server.port} is in use; give another one")
-    assert no_directory.stderr.startswith("error: store_dir 'worker.py/x' cannot be written")
+    assert no_directory.stderr.startswith("error: --store worker.py/x cannot be written")
 
 
 def test_dev_on_a_server_without_an_engine(nats_server: Server, tmp_path: Path) -> None:

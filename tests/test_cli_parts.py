@@ -1,5 +1,6 @@
 """The pure parts of the command line: finding code, errors and codes, texts, tables and trees."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from trio_dagnats.cli import app, documents, exits, new, options, render, texts
 from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
+from trio_dagnats.cli.screen import Screen
 from trio_dagnats.cli.target import load, locate
-from trio_dagnats.cli.unserved import unserved
+from trio_dagnats.cli.unserved import warning
 from trio_dagnats.client import (
     AttemptTree,
     Place,
@@ -26,6 +28,7 @@ from trio_dagnats.client import (
     WorkflowDef,
     WorkflowRun,
 )
+from trio_dagnats.client.stored import Unserved, unserved
 from trio_dagnats.client.timeline import timeline
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -117,6 +120,42 @@ def test_a_file_that_is_called_like_a_loaded_module_is_itself(here: Path) -> Non
     (here / "json.py").write_text(WORKER)
 
     assert repr(load(locate("json.py", here)).worker).startswith("<Worker worker-")
+
+
+@pytest.mark.parametrize("text", ["", ":worker", "my worker", "a..b", "a-b"])
+def test_what_is_neither_a_file_nor_a_module(here: Path, text: str) -> None:
+    with pytest.raises(CliError, match="is neither a file"):
+        locate(text, here)
+
+
+def test_a_directory_is_its_package(here: Path) -> None:
+    (here / "__init__.py").write_text(WORKER)
+
+    assert load(locate(".", here)).workflows == ()
+
+
+def test_what_looks_like_an_emoji_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.show("two:a:b")
+    screen.say("two:a:b")
+
+    assert capsys.readouterr() == ("two:a:b\n", "two:a:b\n")
+
+
+def test_what_is_said_while_a_view_is_drawn_goes_to_the_console_that_draws_it() -> None:
+    drawing, other, file = io.StringIO(), io.StringIO(), io.StringIO()
+    screen = Screen()
+    screen.out = Console(file=drawing, force_terminal=True)
+    screen.err = Console(file=other, force_terminal=True)
+    with screen.above_view():
+        screen.say("above")
+        screen.err = Console(file=file)
+        screen.say("not on the screen")
+    screen.err = Console(file=other, force_terminal=True)
+    screen.say("below")
+
+    assert drawing.getvalue() == "above\n"
+    assert (other.getvalue(), file.getvalue()) == ("below\n", "not on the screen\n")
 
 
 def test_a_file_that_is_not_there(here: Path) -> None:
@@ -223,8 +262,36 @@ def test_tasks_that_nobody_serves() -> None:
     definition = WorkflowDef.read({"name": "w", "steps": steps})
     worker = WorkerRegistration(worker_id="1", task_types=("x",))
 
-    assert unserved(definition, [worker]) == {"y": ["b", "c"]}
-    assert unserved(definition, []) == {"x": ["a"], "y": ["b", "c"]}
+    assert unserved(definition, [worker], set()) == [Unserved("y", "", ("b", "c"))]
+    assert unserved(definition, [], {"task.x.>"}) == [
+        Unserved("x", "", ("a",)),
+        Unserved("y", "", ("b", "c")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "missing"),
+    [
+        ({"task.x.>"}, []),
+        ({"task.x.gpu.>"}, ["", "cpu"]),
+        ({"task.x.gpu.>", "task.x.cpu.>"}, [""]),
+        ({"task.y.>"}, []),  # it reads its tasks in a way that is not ours, as partitions do
+    ],
+)
+def test_groups_that_nobody_serves(filters: set[str], missing: list[str]) -> None:
+    groups = ["", "gpu", "cpu"]
+    steps = [{"id": f"s{group}", "task": "x", "worker_group": group} for group in groups]
+    definition = WorkflowDef.read({"name": "w", "steps": steps})
+    worker = WorkerRegistration(worker_id="1", task_types=("x",))
+
+    assert [found.group for found in unserved(definition, [worker], filters)] == missing
+
+
+def test_the_warning_names_task_group_step_and_workflow() -> None:
+    assert warning("w", Unserved("x", "gpu", ("a", "b"))) == (
+        "nobody serves the task 'x' in the group 'gpu' (step 'a', 'b' of workflow 'w'): its runs "
+        "wait until a worker does"
+    )
 
 
 def test_a_tree_says_what_each_attempt_did() -> None:

@@ -222,7 +222,7 @@ async def test_what_the_local_engine_does_not_do_is_refused_by_name(
         "steps": [{"id": "a", "type": "respond", "config": {}}],
     }
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="sticky of the workflow, the type 'respond'"):
+        with pytest.raises(EngineError, match=r"sticky, the type 'respond' \(step 'a'\); remove"):
             await client.register(definition)
 
 

@@ -1,6 +1,7 @@
 """The local engine, killed after each message that it sends, and started again."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ RACES = {
     "in time, as recorded; the flow timing_out has one that never completes"
 }
 """Scenarios that may end otherwise when the engine is away for a while, and why."""
+RUN_ID = re.compile("[0-9a-f]{32}")
 WATCHED = ("task.", "sleep.", "dead.", "$KV.workflow_runs.", "history.")
 
 
@@ -90,7 +92,7 @@ async def doomed_engine(
         nursery.cancel_scope.cancel()
 
 
-async def play_flow(name: str, after: int) -> tuple[Killer, dict[str, object]]:
+async def play_flow(name: str, after: int) -> tuple[Killer, list[tuple[str, str]]]:
     """Run a flow on an engine that is killed after so many messages; 0 for never."""
     killer, flow = Killer(after), FLOWS[name]()
     async with doomed_engine(killer, flow.workflows) as (server, client):
@@ -101,10 +103,10 @@ async def play_flow(name: str, after: int) -> tuple[Killer, dict[str, object]]:
             await trio.sleep(20)
             await check(run, flow)
         runs = await client.runs()
-    return killer, {r.workflow_id: outline(r) for r in runs}
+    return killer, sorted((r.workflow_id, outline(r)) for r in runs)
 
 
-async def play_scenario(name: str, after: int) -> tuple[Killer, dict[str, object]]:
+async def play_scenario(name: str, after: int) -> tuple[Killer, list[tuple[str, str]]]:
     """Do the same with a recorded scenario, whether its run ends or not."""
     killer, scenario = Killer(after), load(name)
     workflows = [load(other).workflow for other in {name, "hello"}]
@@ -117,7 +119,7 @@ async def play_scenario(name: str, after: int) -> tuple[Killer, dict[str, object
             nursery.start_soon(act, scenario, run, MemoryBroker(server))
             await trio.sleep(60)
         runs = await client.runs()
-    return killer, {r.workflow_id: outline(r) for r in runs}
+    return killer, sorted((r.workflow_id, outline(r)) for r in runs)
 
 
 async def act(scenario: Scenario, run: Run, broker: MemoryBroker) -> None:
@@ -140,13 +142,16 @@ async def cancel(run: Run) -> None:
     await run.cancel()
 
 
-def outline(run: WorkflowRun) -> object:
-    """Return how a run stands: its status, and each step's with its output."""
-    steps = {step_id: (s.status, s.error, s.output) for step_id, s in run.steps.items()}
+def outline(run: WorkflowRun) -> str:
+    """Write how a run stands: its status, and each step's with its output."""
+    steps = {
+        step_id: (s.status, RUN_ID.sub("a run", s.error), s.output)
+        for step_id, s in run.steps.items()
+    }
     for step_id, state in run.steps.items():
         if state.child_run_id and b"child_run_id" in state.raw_output():
             steps[step_id] = (state.status, "", "of a detached child")
-    return run.status, steps
+    return f"{run.status} {steps}"
 
 
 def tails(killer: Killer) -> set[str]:

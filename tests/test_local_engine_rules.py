@@ -1,19 +1,22 @@
 """The local engine's pure rules, by enumeration, and its limits in virtual time."""
 
+import gc
 import json
 
 import pytest
 import trio
+from engine_flows import make_worker
 from trio.testing import MockClock
 
 from trio_dagnats import Client, Run, TaskContext, Worker, Workflow
-from trio_dagnats.client import Rate, RunStatus, StepStatus
+from trio_dagnats.client import Priority, Rate, RunStatus, StepStatus
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.local import LocalEngine
-from trio_dagnats.local.engine.paths import find, matches, printed
+from trio_dagnats.local.engine.paths import find, matches, offset_of, printed
 from trio_dagnats.local.engine.ratelimit import Bucket
 from trio_dagnats.local.engine.rates import bucket_key
 from trio_dagnats.local.engine.schema import mismatch, unknown_types
+from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.testing import Harness
 
 S = 1_000_000_000
@@ -454,3 +457,63 @@ def test_more_units_than_the_limit_are_refused() -> None:
 
     with pytest.raises(UsageError, match="units 2 are more than the limit 1"):
         workflow.build()
+
+
+async def test_the_engine_holds_the_runs_that_go_on_and_no_others(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    quick, waiting = Workflow("quick"), Workflow("waiting")
+    quick.step("a", "echo")
+    waiting.step("a", "unserved")
+    worker = make_worker(harness.broker)
+    async with LocalEngine(harness.broker), Client(harness.broker) as client, worker:
+        await client.register(quick)
+        await client.register(waiting)
+        going = await client.start("waiting")
+        for _ in range(20):
+            await (await client.start("quick")).wait(timeout=10)
+        await trio.sleep(1)
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, RunState)]
+
+        assert [state.run.run_id for state in held] == [going.id]
+
+
+PRIORITY = Priority("plan", {"gold": 100, "slow": -100, "5": 50}, default=10)
+
+
+@pytest.mark.parametrize(
+    ("given", "offset"),
+    [
+        ({"plan": "gold"}, 100),
+        ({"plan": "slow"}, -100),
+        ({"plan": 5}, 50),
+        ({"plan": "other"}, 10),
+        ({}, 0),
+        (None, 0),
+    ],
+)
+def test_a_priority_is_looked_up_in_the_input(given: object, offset: int) -> None:
+    definition = Workflow("w", priority=PRIORITY)
+    definition.sleep("a", 1)
+
+    assert offset_of(definition.build().priority, given) == offset
+
+
+async def test_runs_that_wait_go_by_their_priority_and_then_by_their_time(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    workflow = Workflow("w", max_runs=1, priority=PRIORITY)
+    workflow.sleep("a", 10)
+    async with LocalEngine(harness.broker), Client(harness.broker) as client:
+        await client.register(workflow)
+        for plan in ("first", "slow", "one", "two", "gold"):
+            await client.start("w", {"plan": plan})
+            await trio.sleep(0.1)
+        await trio.sleep(100)
+        ended = sorted(await client.runs(), key=lambda run: run.completed_at)
+
+        assert [run.input for run in ended] == [
+            {"plan": plan} for plan in ("first", "gold", "one", "two", "slow")
+        ]
+        assert [run.priority_offset for run in ended] == [10, 100, 10, 10, -100]

@@ -4,11 +4,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryDirectory
 
 import pytest
 import trio
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.local.scratch import PREFIX, sweep
 from trio_dagnats.local.server import Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import StreamSpec
@@ -17,7 +20,8 @@ PARENT = """
 import sys, time
 from trio_dagnats.local.server import Server
 with Server() as server:
-    print(server.port, server._temporary, flush=True)
+    guard, process = server._process.pid, server._server_pid()
+    print(server.port, server._scratch.path, guard, process, flush=True)
     time.sleep(600)
 """
 
@@ -105,19 +109,79 @@ async def test_a_store_that_is_no_directory_is_named(tmp_path: Path) -> None:
             pass
 
 
-async def test_the_server_ends_with_a_killed_parent() -> None:
-    """Even kill -9 of the program leaves no server behind."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    port, store = (await trio.to_thread.run_sync(parent.stdout.readline)).split()
-    assert is_open(int(port))
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    parent.stdout.close()
-    await wait_until_closed(int(port))
-    for found in sorted(Path(store).rglob("*"), reverse=True):
-        found.unlink() if found.is_file() else found.rmdir()
-    Path(store).rmdir()
+class OtherProgram:
+    """A program with a server, in a process of its own; it may be killed in any way."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-c", PARENT], stdout=PIPE, text=True)
+        assert self._process.stdout is not None
+        port, path, guard, server = self._process.stdout.readline().split()
+        self.port, self.path, self.guard, self.server = (
+            int(port),
+            Path(path),
+            int(guard),
+            int(server),
+        )
+        assert is_open(self.port)
+
+    def kill(self) -> None:
+        """Kill the program itself."""
+        with self._process:
+            self._process.kill()
+
+
+async def wait_until_swept(path: Path) -> None:
+    """Return when a new server would delete the directory, or has."""
+    with trio.fail_after(15):
+        while path.exists():
+            sweep()
+            await trio.sleep(0.02)
+
+
+async def test_the_server_ends_with_a_killed_parent_and_the_next_one_deletes_its_files() -> None:
+    """Even kill -9 of the program leaves no server behind, and no directory for long."""
+    other = OtherProgram()
+
+    other.kill()
+
+    await wait_until_closed(other.port)
+    await wait_until_swept(other.path)
+
+
+async def test_a_new_server_leaves_the_files_of_those_that_run_alone() -> None:
+    other = OtherProgram()
+    async with Server() as server:
+        sweep()
+
+        assert (other.path / "store").is_dir()
+        assert server._store().is_dir()
+    other.kill()
+    await wait_until_swept(other.path)
+
+
+async def test_the_files_of_a_server_stay_while_it_runs_whoever_else_was_killed() -> None:
+    other = OtherProgram()
+    os.kill(other.guard, signal.SIGKILL)
+    other.kill()
+
+    sweep()
+
+    assert (other.path / "store").is_dir()
+    os.kill(other.server, signal.SIGKILL)
+    await wait_until_swept(other.path)
+
+
+def test_what_is_not_surely_ours_is_not_deleted(tmp_path: Path) -> None:
+    with TemporaryDirectory(prefix=PREFIX) as without_lock:
+        link = Path(without_lock).with_name(f"{PREFIX}link-{tmp_path.name}")
+        (tmp_path / "lock").write_text("")
+        link.symlink_to(tmp_path)
+
+        sweep()
+
+        assert Path(without_lock).is_dir()
+        assert (tmp_path / "lock").exists()
+        link.unlink()
 
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_server() -> None:

@@ -8,6 +8,7 @@ from trio_dagnats.wire.steps import StepType
 from trio_dagnats.wire.workflow import WorkflowDef
 
 ONE: dict[str, object] = {"id": "a", "task": "t"}
+MATCH = {"left": "id", "op": "eq", "right": "input.id"}
 
 
 def flow(*steps: dict[str, object], **keys: object) -> dict[str, object]:
@@ -47,6 +48,14 @@ def test_a_definition_is_written_with_the_keys_that_go_writes() -> None:
             "circle",
         ),
         (flow({**ONE, "type": "agent_loop"}), "max_iterations"),
+        (
+            flow(ONE, cancel_on=[{"event": "e", "match": {**MATCH, "right": "step.a.output.b"}}]),
+            "match.right must be input.<path>",
+        ),
+        (flow(ONE, cancel_on=[{"event": "e", "match": MATCH}] * 6), "cancel_on"),
+        (flow(ONE, singleton={"mode": "wait"}), "singleton.mode"),
+        (flow(ONE, priority={"key": "k", "rules": {"a": 601}}), "priority.rules.a"),
+        (flow(ONE, priority={"key": "k", "rules": {}}), "priority.rules"),
         (flow({**ONE, "type": "map", "config": {"max_items": 1}}), "one dependency"),
         (flow({"id": "a", "type": "sleep", "config": {}}), "exactly one"),
         (flow({"id": "a", "type": "sleep", "config": {"duration": "1s"}}), "duration"),

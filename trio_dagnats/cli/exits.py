@@ -13,9 +13,14 @@ from trio_dagnats.errors import (
     RunFailed,
     TooLarge,
 )
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, WORKFLOW_HISTORY
 
 TRACEBACK = "TRIO_DAGNATS_TRACEBACK"
 """Set in the environment, it shows the traceback of every error."""
+
+
+OF_EVERY_ENGINE = (BUCKET_RUNS, BUCKET_DEFS, WORKFLOW_HISTORY)
+"""A server without one of these has no engine."""
 
 
 @final
@@ -70,8 +75,8 @@ def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, CliError):
         return text, error.code
-    if isinstance(error, Missing):
-        return _without_engine(text, url), Exit.NO_ENGINE
+    if isinstance(error, Missing) and any(bucket in text for bucket in OF_EVERY_ENGINE):
+        return _without_engine(url), Exit.NO_ENGINE
     if isinstance(error, trio.TooSlowError):
         text = "it took too long; the run goes on"
     for kind, code in _CODES:
@@ -80,12 +85,9 @@ def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
     return f"a bug: {type(error).__name__}: {text}", Exit.BUG
 
 
-def _without_engine(text: str, url: str) -> str:
+def _without_engine(url: str) -> str:
     where = f"the server at {url}" if url else "the server"
-    return (
-        f"{where} has no DagNats engine ({text}): start `dagnats serve` there, or use "
-        "`trio-dagnats dev`"
-    )
+    return f"{where} has no DagNats engine; start `dagnats serve` there, or use `trio-dagnats dev`"
 
 
 def table() -> str:

@@ -32,7 +32,7 @@ def contents(name: str) -> dict[str, str]:
     }
 
 
-@click.command()
+@click.command(short_help="Make a project: a worker, a workflow, a test that passes.")
 @click.argument("name")
 @json_option
 @click.pass_obj

@@ -18,6 +18,9 @@ from trio_dagnats.transport import ConnectOptions
 
 CONNECT_TIMEOUT = 2.0
 CANCEL_PATIENCE = 10.0
+STORE_PATIENCE = 10.0
+"""Seconds in which an engine takes up a run, however much it has to do."""
+LOOK_AGAIN = 0.02
 LATEST = "last"
 MOST_NAMED = 5
 
@@ -79,6 +82,7 @@ def start(
         started = await _start(client, workflow, value, key)
         begun.append(started.id)
         if not waits:
+            await _be_stored(setup, started)
             if setup.screen.as_json:
                 setup.screen.data({"run_id": started.id})
             else:
@@ -124,11 +128,24 @@ async def _await_output(setup: Setup, client: Client, started: Run, timeout: flo
     return Exit.DONE if completed else Exit.RUN_FAILED
 
 
-async def _look_out(setup: Setup, client: Client, started: Run) -> None:
+async def _be_stored(setup: Setup, started: Run) -> None:
+    """Wait until the engine has stored a run, so that the next command finds it."""
+    with trio.move_on_after(STORE_PATIENCE) as scope:
+        await _first_snapshot(started)
+    if scope.cancelled_caught:
+        setup.screen.warn(f"the engine has not taken up the run within {STORE_PATIENCE:g} s")
+
+
+async def _first_snapshot(started: Run) -> WorkflowRun:
     found = await started.snapshot()
     while found is None:
-        await trio.sleep(0.1)
+        await trio.sleep(LOOK_AGAIN)
         found = await started.snapshot()
+    return found
+
+
+async def _look_out(setup: Setup, client: Client, started: Run) -> None:
+    found = await _first_snapshot(started)
     known = {definition.name: definition for definition in await client.workflows()}
     if found.workflow_id in known:
         await Lookout(client, setup.screen).check(known[found.workflow_id])
@@ -188,7 +205,7 @@ def show(setup: Setup, run_id: str) -> int:
     return ask(setup, work)
 
 
-@click.command()
+@click.command(short_help="Print a run's events and chunks as they come, until its end.")
 @run_argument
 @talks
 @click.pass_obj

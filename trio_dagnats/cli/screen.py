@@ -5,6 +5,8 @@ backgrounds; the status is always a word, too. Without a terminal nothing is col
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import final
 
@@ -25,6 +27,7 @@ class Screen:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
+        self._has_view = False
 
     @cached_property
     def out(self) -> Console:
@@ -46,6 +49,18 @@ class Screen:
         """Whether a view may be drawn again and again."""
         return self.is_terminal and not self.as_json
 
+    @contextmanager
+    def above_view(self) -> Iterator[None]:
+        """Write what is said in a block above the live view that the console of the data draws.
+
+        On a second console, the view would draw over it.
+        """
+        self._has_view = True
+        try:
+            yield
+        finally:
+            self._has_view = False
+
     def show(self, renderable: RenderableType) -> None:
         """Write for people."""
         self.out.print(renderable, highlight=False, markup=False, soft_wrap=not self.is_terminal)
@@ -60,7 +75,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Say something about what goes on."""
-        self.err.print(text, highlight=False, markup=False, soft_wrap=True)
+        console = self.out if self._has_view and self.err.is_terminal else self.err
+        console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
     def warn(self, text: str) -> None:
         """Warn of something."""
@@ -72,9 +88,12 @@ class Screen:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    # Emoji: ":a:" in an id or a path must stay what it is.
+    console = Console(stderr=stderr, highlight=False, emoji=False)
     if not console.is_terminal:
-        return Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH, no_color=True)
+        return Console(
+            stderr=stderr, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True
+        )
     return console
 
 

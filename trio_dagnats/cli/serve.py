@@ -24,7 +24,7 @@ LOG_FORMAT = "%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
 """``who`` is the number of the process when there are several: ``[2]`` and a space."""
 
 
-@click.command()
+@click.command(short_help="Run the worker in FILE_OR_MODULE until SIGINT or SIGTERM.")
 @click.argument("file_or_module", type=TargetType(), default=DEFAULT)
 @click.option(
     "--processes",

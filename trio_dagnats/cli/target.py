@@ -56,7 +56,11 @@ def locate(text: str, here: Path) -> Target:
         CliError: there is no such file.
     """
     place, _, name = text.partition(":")
-    if not (place.endswith(".py") or "/" in place):
+    if not (place.endswith(".py") or "/" in place or place in {".", ".."}):
+        if not all(part.isidentifier() for part in place.split(".")):
+            raise CliError(
+                f"{text!r} is neither a file, as app/worker.py, nor a module, as app.worker"
+            )
         return Target(text, here, place, None, name)
     path = (here / place).resolve()
     if path.is_dir():

@@ -1,29 +1,15 @@
 """Tasks that nobody serves: a step that waits for ever says nothing by itself."""
 
-from collections.abc import Iterable
 from typing import final
 
 import trio
 
 from trio_dagnats.cli.screen import Screen
-from trio_dagnats.client import Client, WorkflowDef
+from trio_dagnats.client import Client, Unserved, WorkflowDef
 from trio_dagnats.errors import BrokerError
-from trio_dagnats.wire.registration import WorkerRegistration
 
 AFTER = 2.0
 """Seconds that a worker has to come."""
-
-
-def unserved(
-    definition: WorkflowDef, workers: Iterable[WorkerRegistration]
-) -> dict[str, list[str]]:
-    """Return the tasks of a workflow that no worker serves, and the steps that need them."""
-    served = {task for worker in workers for task in worker.task_types}
-    found: dict[str, list[str]] = {}
-    for step in definition.steps:
-        if step.task and step.task not in served:
-            found.setdefault(step.task, []).append(step.id)
-    return found
 
 
 @final
@@ -33,7 +19,7 @@ class Lookout:
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
         self._teller = screen
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
         self._waiting: set[str] = set()
 
     async def check(self, definition: WorkflowDef) -> None:
@@ -44,14 +30,22 @@ class Lookout:
         await trio.sleep(AFTER)
         self._waiting.discard(definition.name)
         try:
-            missing = unserved(definition, await self._client.workers())
+            missing = await self._client.unserved(definition)
         except BrokerError:
             return  # a remark is not worth an error; the connection has its own
-        self._warned -= {step.task for step in definition.steps} - missing.keys()
-        for task, steps in missing.items():
-            if task not in self._warned:
-                self._warned.add(task)
-                self._teller.warn(
-                    f"nobody serves the task {task!r} (step {', '.join(map(repr, steps))} of "
-                    f"workflow {definition.name!r}): its runs wait until a worker does"
-                )
+        needed = {(step.task, step.worker_group) for step in definition.steps}
+        self._warned -= needed - {(found.task, found.group) for found in missing}
+        for found in missing:
+            if (found.task, found.group) not in self._warned:
+                self._warned.add((found.task, found.group))
+                self._teller.warn(warning(definition.name, found))
+
+
+def warning(workflow: str, found: Unserved) -> str:
+    """Say what nobody serves, and what follows from that."""
+    group = f" in the group {found.group!r}" if found.group else ""
+    steps = ", ".join(map(repr, found.steps))
+    return (
+        f"nobody serves the task {found.task!r}{group} (step {steps} of workflow {workflow!r}): "
+        "its runs wait until a worker does"
+    )

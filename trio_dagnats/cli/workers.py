@@ -28,7 +28,7 @@ def workers(setup: Setup) -> int:
     return ask(setup, work)
 
 
-@click.command()
+@click.command(short_help="Show every attempt in flight, and the line where it stands.")
 @click.option("--worker", "worker_id", metavar="ID", help="Ask this worker only.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds."

@@ -6,13 +6,16 @@ May import ``wire``, ``transport`` and ``errors``. Called by the user, the comma
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.client import Client
 from trio_dagnats.client.options import (
+    CancelOn,
     EngineStepOptions,
+    Priority,
     Rate,
     Retry,
     StepOptions,
     WorkflowOptions,
 )
 from trio_dagnats.client.run import Chunk, Run
+from trio_dagnats.client.stored import Unserved
 from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
 from trio_dagnats.client.workers import WorkerAttempts
 from trio_dagnats.wire.events import HistoryEvent
@@ -25,11 +28,13 @@ __all__ = [
     "AttemptEnd",
     "AttemptTimeline",
     "AttemptTree",
+    "CancelOn",
     "Chunk",
     "Client",
     "EngineStepOptions",
     "HistoryEvent",
     "Place",
+    "Priority",
     "Rate",
     "Retry",
     "Run",
@@ -42,6 +47,7 @@ __all__ = [
     "StepStatus",
     "StepTimeline",
     "TaskTree",
+    "Unserved",
     "WorkerAttempts",
     "Workflow",
     "WorkflowDef",

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Self, final
 
@@ -11,8 +12,17 @@ from trio_dagnats.client.api import ask
 from trio_dagnats.client.builder import Workflow
 from trio_dagnats.client.keys import with_key
 from trio_dagnats.client.run import Run
+from trio_dagnats.client.schedule import schedule
+from trio_dagnats.client.stored import (
+    Unserved,
+    filters_of_workers,
+    find_workflow,
+    stored_ids,
+    stored_runs,
+    unserved,
+)
 from trio_dagnats.client.workers import WorkerAttempts, ask_workers
-from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
+from trio_dagnats.errors import Missing, UsageError, WireError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
@@ -20,18 +30,15 @@ from trio_dagnats.wire.data import to_output
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
-    BUCKET_RUNS,
     BUCKET_WORKERS,
     check_event_name,
     check_run_id,
     check_worker_id,
     event_subject,
     history_subject,
-    run_key,
 )
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.text import parse_rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
 
 WATCH_BUFFER = 10_000
@@ -116,13 +123,36 @@ class Client:
         if not workflow_name:
             raise UsageError("workflow_name must not be empty")
         if idempotency_key is not None:
-            definition = await self._find(workflow_name)
+            definition = await find_workflow(self._broker, workflow_name)
             input = with_key(definition, input, idempotency_key)  # noqa: A001
         request: dict[str, object] = {"workflow": workflow_name}
         if input is not None:
             request["input"] = input
         reply = await ask(self._broker, "api.runs.start", request)
         return self.run(str(reply["run_id"]))
+
+    async def schedule(
+        self,
+        workflow_name: str,
+        input: object = None,  # noqa: A002 - as in start
+        *,
+        at: datetime,
+    ) -> Run:
+        """Let a run of a registered workflow begin at a time; :meth:`Run.cancel` takes it back.
+
+        Args:
+            workflow_name: the name that it is registered under.
+            input: anything that pydantic can write as JSON; None for none.
+            at: when, with a time zone; at most 365 days ahead.
+
+        Raises:
+            UsageError: the input cannot be written, or the time is none to begin at.
+            EngineError: no such workflow, or the engine begins no scheduled runs (the DagNats
+                engine v0.0.12 does not).
+            NotStored: not acknowledged in time.
+        """
+        await find_workflow(self._broker, workflow_name)
+        return self.run(await schedule(self._broker, workflow_name, input, at))
 
     async def publish_event(self, name: str, data: object) -> None:
         """Publish an event, for all runs that wait for one of that name and such content.
@@ -162,16 +192,7 @@ class Client:
             Missing: no engine has set this server up.
             NotStored: the server did not answer in time.
         """
-        entries = await self._broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=soon())
-        found = [WorkflowRun.read(entry.value) for entry in entries]
-        return sorted(
-            (
-                run
-                for run in found
-                if workflow_name in {None, run.workflow_id} and status in {None, run.status}
-            ),
-            key=lambda run: parse_rfc3339(run.created_at),
-        )
+        return await stored_runs(self._broker, workflow_name, status)
 
     async def find(self, start: str) -> list[str]:
         """Return the ids of the stored runs that begin so, in the order of the ids.
@@ -185,10 +206,7 @@ class Client:
         """
         if await self.run(start).snapshot() is not None:
             return [start]
-        prefix = run_key("")
-        entries = await self._broker.kv_entries(BUCKET_RUNS, prefix, deadline=soon())
-        ids = [entry.key.removeprefix(prefix) for entry in entries]
-        return [run_id for run_id in ids if run_id.startswith(start)]
+        return await stored_ids(self._broker, start)
 
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[trio.MemoryReceiveChannel[HistoryEvent]]:
@@ -235,6 +253,15 @@ class Client:
             if is_live(entry.time_ns, now_ns)
         ]
 
+    async def unserved(self, definition: WorkflowDef) -> list[Unserved]:
+        """Return the tasks of a workflow that no worker serves: its runs wait for one.
+
+        Raises:
+            NotStored: the server did not answer in time.
+        """
+        filters = await filters_of_workers(self._broker)
+        return unserved(definition, await self.workers(), filters)
+
     async def attempts(
         self, worker_id: str | None = None, *, timeout: float = 2.0
     ) -> list[WorkerAttempts]:
@@ -258,12 +285,6 @@ class Client:
         if self._open is None:
             raise UsageError("this client is not open; use it inside `async with Client(...)`")
         return self._open
-
-    async def _find(self, name: str) -> WorkflowDef:
-        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
-        if entry is None:
-            raise EngineError(f"workflow {name!r} is not registered")
-        return WorkflowDef.read(entry.value)
 
 
 def _definition(workflow: Workflow | WorkflowDef | Mapping[str, object]) -> WorkflowDef:

@@ -10,6 +10,7 @@ from typing import Self, final
 
 import trio
 
+from trio_dagnats.client.schedule import is_scheduled
 from trio_dagnats.errors import EngineError
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
@@ -46,7 +47,8 @@ async def wait_for_end(broker: Broker, run_id: str, snapshot: Snapshot) -> Workf
             found = await snapshot()
             if found is not None and found.status.is_terminal:
                 return found
-            if found is None and trio.current_time() > appears_by:
+            late = found is None and trio.current_time() > appears_by
+            if late and not await is_scheduled(broker, run_id):
                 raise EngineError(
                     f"run {run_id} is not stored: there is no such run, or no engine is running"
                 )

@@ -72,6 +72,49 @@ class Rate:
         return {"keyed_rate_limit": {"key": self.key, **found, "units": self.units}}
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """Which runs go first among those that wait because of ``max_runs``.
+
+    Args:
+        key: a dot path in the input.
+        rules: seconds, -600 to 600, by the value that stands there: a run goes before those that
+            came up to so many seconds earlier.
+        default: the seconds of other values.
+    """
+
+    key: str
+    rules: Mapping[str, int]
+    default: int = 0
+
+    def to_wire(self) -> dict[str, object]:
+        """Return it with the contract's keys."""
+        return {"key": self.key, "rules": dict(self.rules), "default_offset": self.default}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CancelOn:
+    """An event that cancels a run.
+
+    Args:
+        event: the events' name, as :meth:`Client.publish_event` has it.
+        where: a dot path in the event.
+        equals: what stands there: ``input.<path>``. A run whose input has nothing there is not
+            cancelled.
+    """
+
+    event: str
+    where: str
+    equals: str
+
+    def to_wire(self) -> dict[str, object]:
+        """Return it with the contract's keys."""
+        match = {"left": self.where, "op": "eq", "right": self.equals}
+        return {"event": self.event, "match": match}
+
+
 class EngineStepOptions(TypedDict, total=False):
     """What steps can have that the engine does itself.
 
@@ -112,7 +155,10 @@ class WorkflowOptions(TypedDict, total=False):
     many runs go on at once, the others wait. ``max_steps``: so many steps of a run.
     ``input_schema``: a JSON Schema of ``type``, ``required`` and ``properties``; an input that does
     not fit is refused. ``idempotency_key``: a dot path in the input; a second start with the same
-    value there gives the first run.
+    value there gives the first run. ``singleton``: one run at a time; while it goes on, ``skip``
+    ends a second one at once as cancelled, ``cancel`` cancels the first. ``singleton_key``: a dot
+    path in the input; one run at a time for each value there. ``cancel_on``: events that cancel a
+    run, at most 5. ``priority``: which of the runs that wait for ``max_runs`` goes first.
     """
 
     timeout: float
@@ -122,6 +168,10 @@ class WorkflowOptions(TypedDict, total=False):
     max_steps: int
     input_schema: Mapping[str, object]
     idempotency_key: str
+    singleton: Literal["skip", "cancel"]
+    singleton_key: str
+    cancel_on: Sequence[CancelOn]
+    priority: Priority
 
 
 def step_fields(options: StepOptions) -> dict[str, object]:
@@ -163,6 +213,15 @@ def workflow_fields(options: WorkflowOptions) -> dict[str, object]:
         found["input_schema"] = dict(options["input_schema"])
     if "idempotency_key" in options:
         found["idempotency_key"] = options["idempotency_key"]
+    if "singleton" in options:
+        key = options.get("singleton_key", "")
+        found["singleton"] = {"mode": options["singleton"], "key": key}
+    elif "singleton_key" in options:
+        raise UsageError("singleton_key= needs singleton='skip' or 'cancel'")
+    if "priority" in options:
+        found["priority"] = options["priority"].to_wire()
+    if "cancel_on" in options:
+        found["cancel_on"] = [one.to_wire() for one in options["cancel_on"]]
     return found
 
 

@@ -8,6 +8,7 @@ from typing import final
 import trio
 
 from trio_dagnats.client.follow import Events, read_history, wait_for_end
+from trio_dagnats.client.schedule import unschedule
 from trio_dagnats.client.timeline import RunTimeline, timeline
 from trio_dagnats.errors import EngineError, RunFailed
 from trio_dagnats.transport.patience import soon
@@ -126,6 +127,8 @@ class Run:
     async def cancel(self) -> None:
         """Cancel the run: its handlers are stopped. One that has ended stays as it is.
 
+        One that is scheduled will not begin.
+
         Returns when the request is stored; :meth:`wait` tells when the run has ended.
 
         Raises:
@@ -137,6 +140,8 @@ class Run:
             return
         if found is not None and found.status is RunStatus.PENDING:
             raise EngineError(f"run {self.id} is pending; the engine cancels only running ones")
+        if found is None and await unschedule(self._broker, self.id):
+            return
         event = events.cancelled(self.id, self._broker.time_ns())
         await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
 

@@ -20,6 +20,7 @@ from typing import IO, Self, final
 import trio
 
 from trio_dagnats.errors import EngineError, UsageError
+from trio_dagnats.local.scratch import Scratch
 
 HOST = "127.0.0.1"
 START_PATIENCE = 15.0
@@ -38,7 +39,8 @@ class Server:
     Args:
         port: the port; None for a free one.
         store_dir: where JetStream keeps its files; None for a temporary directory that is deleted
-            at the end. A given one is made if it is absent, and kept.
+            at the end, or, if the program is killed, by the next server that starts. A given one
+            is made if it is absent, and kept.
         config: a nats-server configuration file, for what has no argument here (accounts, TLS,
             ``max_payload``); host, port and JetStream's directory stay as said above.
 
@@ -61,7 +63,7 @@ class Server:
             raise UsageError(f"there is no configuration file {str(config)!r}")
         self._config = config
         self._given_store = Path(store_dir) if store_dir is not None else None
-        self._temporary: Path | None = None
+        self._scratch: Scratch | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES)
         self.port = port or 0
@@ -97,7 +99,10 @@ class Server:
 
     def __enter__(self) -> Self:
         """Start the server; returns when it takes connections."""
-        self._prepare_store()
+        if self._process is not None:
+            raise UsageError("the server is running; make another one")
+        self._check_given_store()
+        self._scratch = Scratch()
         try:
             self.restart()
         except BaseException:
@@ -113,9 +118,9 @@ class Server:
     ) -> None:
         """Stop the server and delete its temporary directory."""
         self.stop()
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.delete()
 
     def stop(self) -> None:
         """Stop the server as an operator would; its files stay. For tests of lost servers."""
@@ -145,7 +150,10 @@ class Server:
         """
         if self._process is not None:
             raise UsageError("the server is running; stop() or kill() it first")
-        with tempfile.TemporaryDirectory(prefix="trio-dagnats-") as told:
+        scratch = self._scratch
+        if scratch is None:
+            raise UsageError("the server has not been started; use it as `async with Server()`")
+        with tempfile.TemporaryDirectory(dir=scratch.path) as told:
             command = [
                 *(sys.executable, "-I", "-S", str(GUARD)),
                 *(str(_binary()), "-js", "-a", HOST, "-p", str(self.port or -1)),
@@ -159,6 +167,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                pass_fds=(scratch.lock,),
                 start_new_session=True,
             )
             assert self._process.stderr is not None
@@ -185,13 +194,13 @@ class Server:
         return EngineError(f"nats-server did not start; its log ends with:\n{self.log}")
 
     def _store(self) -> Path:
-        store = self._given_store or self._temporary
-        assert store is not None
-        return store
+        if self._given_store is not None:
+            return self._given_store
+        assert self._scratch is not None
+        return self._scratch.path / "store"
 
-    def _prepare_store(self) -> None:
+    def _check_given_store(self) -> None:
         if self._given_store is None:
-            self._temporary = Path(tempfile.mkdtemp(prefix="trio-dagnats-store-"))
             return
         try:
             self._given_store.mkdir(parents=True, exist_ok=True)

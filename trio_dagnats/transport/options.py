@@ -104,7 +104,7 @@ def check_url(url: str) -> str:
         host, port = parts.hostname, parts.port or DEFAULT_PORT
     except ValueError:  # its text may hold a part of the password
         parts, host, port = urlsplit(""), None, 0
-    usable = host and not {" ", ","} & set(host) and "@" not in parts.path + parts.query
+    usable = host and not {" ", ","} & set(host) and parts.path in {"", "/"} and not parts.query
     if parts.scheme not in SCHEMES or not usable or not 0 < port < 65536:
         raise UsageError(
             f"{shown(url)!r} is no server URL; write it as nats://host:4222 (schemes: "

@@ -78,6 +78,58 @@ class Match(Config):
 
 
 @final
+class CancelOn(Config):
+    """Which events cancel a run of a workflow; ``timeout`` is not used by the engine."""
+
+    event: str = Field(pattern=KEY)
+    match: Match
+    timeout: Count = 0
+
+    @model_validator(mode="after")
+    def _compares_with_the_input(self) -> Self:
+        """Refuse what the DagNats engine only logs: no event would ever cancel the run."""
+        if not self.match.right.startswith("input."):
+            raise ValueError(
+                f"match.right must be input.<path> here, not {self.match.right!r}: when the run "
+                "begins, no step has an output"
+            )
+        return self
+
+
+@final
+class SingletonConfig(Config):
+    """One run of a workflow at a time, or one for each value that stands at ``key`` in the input.
+
+    Attributes:
+        mode: what becomes of a second one: ``skip`` does not start it, ``cancel`` cancels the
+            first.
+        key: a dot path in the input, empty for none.
+    """
+
+    mode: Literal["skip", "cancel"]
+    key: str = ""
+
+
+Offset = Annotated[int, Field(ge=-600, le=600, strict=True)]
+"""Seconds that a run which has to wait goes ahead of the others, or, below zero, behind them."""
+
+
+@final
+class PriorityConfig(Config):
+    """How a run's place among those that wait for ``max_runs`` is shifted.
+
+    Attributes:
+        key: a dot path in the input.
+        rules: the offsets of the values that may stand there.
+        default_offset: that of other values.
+    """
+
+    key: str = Field(min_length=1)
+    rules: Mapping[str, Offset] = Field(min_length=1, max_length=20)
+    default_offset: Offset = 0
+
+
+@final
 class WaitConfig(Config):
     """What a ``wait_for_event`` step waits for, and for how long."""
 

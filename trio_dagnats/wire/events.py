@@ -162,15 +162,17 @@ def continued(
     return _event(_CONTINUE, task, msg_id, time_ns, trace, "", output)
 
 
-def cancelled(run_id: str, time_ns: int) -> Event:
-    """Return the event that cancels a run (contract 6.7)."""
+def cancelled(run_id: str, time_ns: int, payload: bytes = b"") -> Event:
+    """Return the event that cancels a run (contract 6.7), with the event that asked for it."""
     head = f'{{"type":"{EventType.WORKFLOW_CANCELLED.value}","run_id":{quote(run_id)}'
-    body = f'{head},"timestamp":"{rfc3339(time_ns)}"}}'
-    return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, body.encode())
+    body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
+    if payload:
+        body = b'%b,"payload":%b' % (body, payload)
+    return Event(history_subject(run_id), f"{run_id}.workflow.cancelled", {}, b"%b}" % body)
 
 
 def answered(kind: EventType, run_id: str, step_id: str, payload: bytes, time_ns: int) -> Event:
-    """Return the event that answers an approval (contract 6.1)."""
+    """Return the event that answers an approval, or that a step has waited for (contract 6.1)."""
     head = f'{{"type":"{kind.value}","run_id":{quote(run_id)},"step_id":{quote(step_id)}'
     body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
     if payload:

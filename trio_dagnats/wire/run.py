@@ -117,6 +117,8 @@ class WorkflowRun(BaseModel):
     root_run_id: str = ""
     parent_run_id: str = ""
     parent_step_id: str = ""
+    priority_offset: int = 0
+    singleton_key: str = ""
     trace_parent: str = ""
     dynamic_steps: tuple[StepDef, ...] = ()
 

@@ -10,7 +10,7 @@ from typing import Self, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.configs import KEY, STEP_ID
+from trio_dagnats.wire.configs import KEY, STEP_ID, CancelOn, PriorityConfig, SingletonConfig
 from trio_dagnats.wire.retry import RetryPolicy, legacy
 from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact
@@ -43,9 +43,9 @@ class WorkflowDef(BaseModel):
     aux_steps: dict[str, bool] | None = None
     idempotency_key: str = ""
     sticky: str = ""
-    priority: dict[str, object] | None = None
-    cancel_on: tuple[dict[str, object], ...] = Field(default=(), max_length=5)
-    singleton: dict[str, object] | None = None
+    priority: PriorityConfig | None = None
+    cancel_on: tuple[CancelOn, ...] = Field(default=(), max_length=5)
+    singleton: SingletonConfig | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -45,7 +45,7 @@ class Plan:
     grace: float
 
 
-@click.command()
+@click.command(short_help="Develop: a server, an engine, your worker; reloads on change.")
 @click.argument("file_or_module", type=TargetType(), default=DEFAULT)
 @click.option(
     "--port",
@@ -135,16 +135,25 @@ async def _own_server(plan: Plan) -> AsyncIterator[Server]:
     try:
         await server.__aenter__()
     except UsageError as error:
-        if "in use" not in str(error):
-            raise
-        raise CliError(
-            f"port {plan.port} is in use; give another one with --port (0 for any free one), or "
-            f"join the server there with --nats nats://127.0.0.1:{plan.port}"
-        ) from error
+        raise CliError(_in_our_words(str(error), plan)) from error
     try:
         yield server
     finally:
         await server.__aexit__(None, None, None)
+
+
+def _in_our_words(text: str, plan: Plan) -> str:
+    """Say by the options of the command what is wrong with the server."""
+    if "in use" in text:
+        return (
+            f"port {plan.port} is in use; give another one with --port (0 for any free one), or "
+            f"join the server there with --nats nats://127.0.0.1:{plan.port}"
+        )
+    if plan.store is not None:
+        text = text.replace(f"store_dir {str(plan.store)!r}", f"--store {plan.store}")
+    return text.replace(
+        "give a directory of your own, or None for", "name another one, or none for"
+    )
 
 
 async def _develop(plan: Plan, url: str, signals: Signals) -> None:

@@ -53,6 +53,7 @@ class _Live:
 
     def __init__(self, client: Client, screen: Screen, board: Board) -> None:
         self._client = client
+        self._screen = screen
         self._board = board
         self._live = Live(
             console=screen.out,
@@ -63,7 +64,7 @@ class _Live:
 
     async def run(self, events: trio.MemoryReceiveChannel[HistoryEvent], on_event: OnEvent) -> None:
         """Draw until cancelled."""
-        with self._live:
+        with self._live, self._screen.above_view():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._frames)
                 async for event in events:

@@ -5,7 +5,6 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import final
 
 import trio
@@ -13,13 +12,13 @@ import trio
 from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
 from trio_dagnats.local.engine.paths import printed, walk
 from trio_dagnats.local.engine.schema import mismatch
-from trio_dagnats.local.engine.starts import find_definition
+from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
-from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, history_subject, run_key
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.run import WorkflowRun
-from trio_dagnats.wire.text import compact, rfc3339
+from trio_dagnats.wire.text import compact
 from trio_dagnats.wire.workflow import WorkflowDef
 
 log = logging.getLogger("trio_dagnats.local")
@@ -127,20 +126,8 @@ class Api:
         payload: dict[str, object] = {"workflow_def": definition.to_wire()}
         if given is not None:
             payload["input"] = given
-        event = {
-            "type": "workflow.started",
-            "run_id": run_id,
-            "timestamp": rfc3339(self._broker.time_ns()),
-            "payload": payload,
-        }
-        with suppress(Conflict):
-            await self._broker.store(
-                history_subject(run_id),
-                compact(event),
-                msg_id=f"{run_id}.workflow.started",
-                expect_last=0 if definition.idempotency_key else None,
-                deadline=soon(),
-            )
+        once = bool(definition.idempotency_key)
+        await store_start(self._broker, run_id, payload, only_once=once)
 
     async def _get(self, body: bytes) -> dict[str, object]:
         run_id = body.decode(errors="replace").strip()

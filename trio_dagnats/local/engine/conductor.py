@@ -9,7 +9,8 @@ from typing import final
 
 from trio_dagnats.errors import BrokerError, TooLarge, WireError
 from trio_dagnats.local.engine import core
-from trio_dagnats.local.engine.core import HANDLED, Applied
+from trio_dagnats.local.engine.core import HANDLED, Applied, Start
+from trio_dagnats.local.engine.locks import lock_key
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import MSG_ID, Sender
 from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
@@ -178,7 +179,16 @@ class Conductor:
             return None  # the parent is over
         if begun.problem:
             log.warning("run %s cannot start: %s", run_id, begun.problem)
-        return core.start(begun, what, _nonce)
+        return core.start(await self._with_lock(begun, run_id), what, _nonce)
+
+    async def _with_lock(self, begun: Start, run_id: str) -> Start:
+        """Claim the lock of a singleton, and say which run was in the way."""
+        single = begun.definition.singleton
+        if single is None or begun.problem:
+            return begun
+        lock = lock_key(begun.definition, begun.given)
+        other = await self._sender.locks.claim(lock, run_id, single.mode)
+        return begun.model_copy(update={"lock": lock, "in_the_way": other})
 
     async def _with_output(self, event: HistoryEvent) -> HistoryEvent:
         """Put a child's output into the event of its end, which does not hold it."""

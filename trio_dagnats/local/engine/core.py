@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from trio_dagnats.local.engine import ready, steps, waiting
 from trio_dagnats.local.engine.dispatch import dispatch, go_on
 from trio_dagnats.local.engine.draft import TASKS, Draft
+from trio_dagnats.local.engine.paths import offset_of
 from trio_dagnats.local.engine.state import Action, Book, Kind, RunState, Timer, split_instance
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
@@ -39,6 +40,8 @@ HANDLED = frozenset(
 TIMEOUTS = frozenset({Action.STEP_TIMEOUT, Action.RUN_TIMEOUT})
 REFUSED = "<start>"
 """The step of a run that could not start."""
+SKIPPED = "<admission-skip>"
+"""The step of a run that another one of its singleton has kept from starting."""
 
 
 @final
@@ -64,6 +67,8 @@ class Start(BaseModel):
         parent_run_id: the run that waits for its end, empty if none does.
         parent_step_id: the step of that run.
         root_run_id: the run at the top, empty if it is itself.
+        lock: the singleton's lock, empty if the workflow is none.
+        in_the_way: the run that had the lock when this one came, empty if none had.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -74,15 +79,22 @@ class Start(BaseModel):
     parent_run_id: str = ""
     parent_step_id: str = ""
     root_run_id: str = ""
+    lock: str = ""
+    in_the_way: str = ""
 
 
 def start(begun: Start, what: Applied, nonce: Nonce) -> RunState:
     """Begin a run: at once, or when others of its workflow have ended (``max_runs``)."""
     draft = Draft(_new(begun, what), what.time_ns, nonce)
-    limits = begun.definition.concurrency
+    limits, single = begun.definition.concurrency, begun.definition.singleton
+    if begun.in_the_way and single is not None and single.mode == "cancel":
+        msg_id = f"{begun.in_the_way}.workflow.cancelled"
+        draft.emit(Kind.OTHER_CANCELLED, msg_id, text=begun.in_the_way)
     if begun.problem:
         draft.steps[REFUSED] = StepState()
         draft.fail_step(REFUSED, begun.problem)
+    elif begun.in_the_way and single is not None and single.mode == "skip":
+        _skip(draft, begun.in_the_way)
     elif limits is not None and limits.max_runs:
         slot = draft.id(Action.RUN_SLOT.value)
         draft.take_slot(slot)
@@ -137,6 +149,18 @@ def overflow(state: RunState, what: Applied, text: str, nonce: Nonce) -> RunStat
     return draft.done(applied=what.sequence, cause=str(what.sequence))
 
 
+def _skip(draft: Draft, by: str) -> None:
+    """End a run of a singleton whose other run goes on.
+
+    The DagNats engine tells nobody; whoever waits for the run would have to poll.
+    """
+    reason = f"singleton skip: run already active: {by}"
+    draft.steps = {SKIPPED: StepState(status=StepStatus.FAILED, error=reason)}
+    draft.run = draft.run.model_copy(update={"singleton_key": ""})
+    draft.end(RunStatus.CANCELLED, reason)
+    draft.emit(Kind.RUN_SKIPPED, draft.id("workflow.cancelled"))
+
+
 def _new(begun: Start, what: Applied) -> RunState:
     definition = begun.definition
     run = WorkflowRun(
@@ -149,6 +173,8 @@ def _new(begun: Start, what: Applied) -> RunState:
         root_run_id=begun.root_run_id or what.event.run_id,
         parent_run_id=begun.parent_run_id,
         parent_step_id=begun.parent_step_id,
+        priority_offset=offset_of(definition.priority, begun.given),
+        singleton_key=begun.lock,
     )
     return RunState(run=run, book=Book(definition=definition))
 

@@ -7,17 +7,20 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.local.engine.paths import matches, wanted
-from trio_dagnats.local.engine.state import Effect, RunState
+from trio_dagnats.local.engine.state import CANCEL, Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.events import EventType
-from trio_dagnats.wire.names import EVENTS, event_subject, history_subject
-from trio_dagnats.wire.text import compact, rfc3339
+from trio_dagnats.wire import events
+from trio_dagnats.wire.events import Event, EventType
+from trio_dagnats.wire.names import EVENTS, event_subject
+from trio_dagnats.wire.text import compact
 
 log = logging.getLogger("trio_dagnats.local")
 
 BUCKET = "event_waiters"
 PREFIX = event_subject("")
+CANCELS = "cancel"
+"""The action of a waiter whose event cancels its run; the others complete a step."""
 
 
 @final
@@ -95,7 +98,7 @@ class Correlator:
         Raises:
             BrokerError: not stored in time; removing again is safe.
         """
-        event = state.book.definition.step(effect.step_id).wait.event
+        event, _ = state.waits_for(effect.step_id)
         key = f"{event}.{state.run.run_id}.{effect.step_id}"
         await self._broker.kv_delete(BUCKET, key, deadline=soon())
         waiting = self._waiters.get(event, {})
@@ -124,28 +127,24 @@ class Correlator:
             return
         if not matches(waiter.match.left, waiter.match.right, event):
             return
-        kind = EventType.WAIT_MATCHED.value
-        matched = {
-            "type": kind,
-            "run_id": waiter.run_id,
-            "step_id": waiter.step_id,
-            "timestamp": rfc3339(self._broker.time_ns()),
-            "payload": event,
-        }
-        await self._broker.store(
-            history_subject(waiter.run_id),
-            compact(matched),
-            msg_id=f"{waiter.run_id}.{waiter.step_id}.{kind}",
-            deadline=soon(),
-        )
+        told = _told(waiter, body, self._broker.time_ns())
+        await self._broker.store(told.subject, told.body, msg_id=told.msg_id, deadline=soon())
+
+
+def _told(waiter: Waiter, body: bytes, now_ns: int) -> Event:
+    run_id = waiter.run_id
+    if waiter.action == CANCELS:
+        return events.cancelled(run_id, now_ns, body)
+    return events.answered(EventType.WAIT_MATCHED, run_id, waiter.step_id, body, now_ns)
 
 
 def _waiter(effect: Effect, state: RunState) -> Waiter:
-    config = state.book.definition.step(effect.step_id).wait
-    _, right = wanted(config.match, state)
+    event, match = state.waits_for(effect.step_id)
+    _, right = wanted(match, state)
     return Waiter(
         run_id=state.run.run_id,
         step_id=effect.step_id,
-        event_type=config.event,
-        match=Resolved(left=config.match.left, right=right),
+        event_type=event,
+        match=Resolved(left=match.left, right=right),
+        action=CANCELS if effect.step_id.startswith(CANCEL) else "",
     )

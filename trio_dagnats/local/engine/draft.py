@@ -4,7 +4,17 @@ import base64
 from collections.abc import Callable
 from typing import final
 
-from trio_dagnats.local.engine.state import ENDED, Action, Book, Effect, Kind, RunState, Timer
+from trio_dagnats.local.engine.paths import wanted
+from trio_dagnats.local.engine.state import (
+    CANCEL,
+    ENDED,
+    Action,
+    Book,
+    Effect,
+    Kind,
+    RunState,
+    Timer,
+)
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef, StepType
@@ -153,6 +163,8 @@ class Draft:
             # The DagNats engine looks at a deadline only when an event arrives (contract H27).
             timer = self.id(Action.RUN_TIMEOUT.value)
             self.start_timer(timer, Action.RUN_TIMEOUT, timeout)
+        for who in self._cancelling():
+            self.emit(Kind.WAITER, self.id(who, "waiter"), step_id=who)
 
     def end(self, status: RunStatus, error: str = "") -> None:
         """End the run; tell the history unless it was the history that told us, and the parent."""
@@ -160,6 +172,10 @@ class Draft:
         for step in self.definition.steps:
             if self.is_going(step.id):
                 self._abandon(step)
+        for who in self._cancelling() if self._status is RunStatus.RUNNING else ():
+            self.emit(Kind.WAITER_GONE, self.id(who, "waiter"), step_id=who)
+        if self.run.singleton_key:
+            self.emit(Kind.LOCK_FREED, self.id("lock"), text=self.run.singleton_key)
         self._status = status
         self._completed_at = rfc3339(self.now_ns)
         self.timers = {}
@@ -192,6 +208,12 @@ class Draft:
             child = self.steps[step.id].child_run_id
             msg_id = f"{child}.{EventType.WORKFLOW_CANCELLED.value}"
             self.emit(Kind.CHILD_CANCELLED, msg_id, step_id=step.id, text=child)
+
+    def _cancelling(self) -> list[str]:
+        """Return what the run waits with for events that cancel it."""
+        state = self.peek() if self.definition.cancel_on else self._before
+        found = enumerate(self.definition.cancel_on)
+        return [f"{CANCEL}{number}" for number, one in found if wanted(one.match, state)[0]]
 
     def _tell_parent(self, status: RunStatus, error: str) -> None:
         good = status is RunStatus.COMPLETED

@@ -1,7 +1,7 @@
 """The local engine as people use it: ``async with LocalEngine(server.url)``."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self, final
@@ -15,10 +15,12 @@ from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
 from trio_dagnats.local.engine.correlator import Correlator
 from trio_dagnats.local.engine.feed import Feed
 from trio_dagnats.local.engine.lanes import Lanes
+from trio_dagnats.local.engine.schedule import Schedule
 from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.port import Broker, Delivery
-from trio_dagnats.wire.names import EVENTS, SLEEP_TIMERS, WORKFLOW_HISTORY
+from trio_dagnats.wire.names import WORKFLOW_HISTORY
+from trio_dagnats.wire.scheduled import SCHEDULE_DURABLE
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -121,27 +123,60 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
             lanes.put(run_id, Item(conductor.timer_id(delivery), delivery, timers.done))
 
     history, timers = Feed(take_event), Feed(take_timer)
-    nursery.start_soon(history.run, broker, WORKFLOW_HISTORY)
-    nursery.start_soon(timers.run, broker, SLEEP_TIMERS)
+    nursery.start_soon(history.run, broker, resources.HISTORY_DURABLE)
+    nursery.start_soon(timers.run, broker, resources.TIMER_DURABLE)
     _correlate(broker, nursery, sender.correlator)
+    _schedule(broker, nursery)
     await nursery.start(Api(broker).run)
 
 
 def _correlate(broker: Broker, nursery: trio.Nursery, correlator: Correlator) -> None:
+    async def deal(delivery: Delivery) -> None:
+        await correlator.take(delivery.subject, delivery.body, delivery.published_ns)
+
+    events = Feed(lambda delivery: lanes.put(delivery.subject, delivery))
+    lanes = _lanes(nursery, deal, events.done)
+    nursery.start_soon(events.run, broker, resources.EVENT_DURABLE)
+
+
+def _schedule(broker: Broker, nursery: trio.Nursery) -> None:
+    schedule = Schedule(broker)
+
+    def take(delivery: Delivery) -> None:
+        left = schedule.left(delivery.subject, delivery.body)
+        if left is not None and left <= 0:
+            lanes.put(delivery.subject, delivery)
+            return
+        if left is None:
+            delivery.ack()
+        else:
+            delivery.nak(left)
+        starts.done()
+
+    starts = Feed(take)
+    lanes = _lanes(nursery, lambda delivery: schedule.begin(delivery.body), starts.done)
+    nursery.start_soon(starts.run, broker, SCHEDULE_DURABLE)
+
+
+def _lanes(
+    nursery: trio.Nursery,
+    deal: Callable[[Delivery], Awaitable[None]],
+    done: Callable[[], None],
+) -> Lanes[Delivery]:
+    """Return lanes that deal with messages of a subject in order; what fails comes again."""
+
     async def work(subject: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             try:
-                await correlator.take(subject, delivery.body, delivery.published_ns)
+                await deal(delivery)
             except BrokerError as error:
                 log.warning("%s: %s; trying again", subject, error)
                 delivery.nak(TRY_AGAIN)
             else:
                 delivery.ack()
-            events.done()
+            done()
 
-    lanes: Lanes[Delivery] = Lanes(nursery, work, lambda delivery: delivery.nak())
-    events = Feed(lambda delivery: lanes.put(delivery.subject, delivery))
-    nursery.start_soon(events.run, broker, EVENTS)
+    return Lanes(nursery, work, lambda delivery: delivery.nak())
 
 
 async def _refuse_company(broker: Broker) -> None:

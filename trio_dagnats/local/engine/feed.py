@@ -49,12 +49,12 @@ class Feed:
         if not self._in_hand or self._free >= CREDITS // 2:
             self._changed.unpark_all()
 
-    async def run(self, broker: Broker, stream: str) -> None:
-        """Pull until cancelled."""
-        spec = durable(stream)
+    async def run(self, broker: Broker, name: str) -> None:
+        """Pull from one of the engine's durables until cancelled."""
+        spec = durable(name)
         ensure = partial(broker.ensure_consumer, spec)
         await ensure(deadline=soon())
-        async with broker.intake(stream, spec.durable, self) as intake:
+        async with broker.intake(spec.stream, spec.durable, self) as intake:
             while True:
                 if self._free:
                     intake.pull(self._free, EXPIRES)

@@ -46,7 +46,7 @@ def render(effect: Effect, state: RunState) -> Iterator[Outgoing]:
             yield timer(effect, state)
         case Kind.DEAD_LETTER:
             yield _dead_letter(effect, state)
-        case Kind.RUN_TIMED_OUT | Kind.CHILD_CANCELLED:
+        case Kind.RUN_TIMED_OUT | Kind.CHILD_CANCELLED | Kind.RUN_SKIPPED | Kind.OTHER_CANCELLED:
             event = events.cancelled(effect.text or state.run.run_id, state.book.at_ns)
             yield Outgoing(subject=event.subject, msg_id=event.msg_id, body=event.body)
         case _:

@@ -1,11 +1,22 @@
 """Dot paths into JSON, and values as the DagNats engine compares them. Pure."""
 
+import hashlib
 import json
+import re
 
 from pydantic_core import from_json
 
 from trio_dagnats.local.engine.state import RunState
-from trio_dagnats.wire.configs import Match
+from trio_dagnats.wire.configs import Match, PriorityConfig
+
+_LEGAL = re.compile(r"[-_a-zA-Z0-9]{1,100}")
+
+
+def key_part(text: str) -> str:
+    """Return a text as a part of a bucket's key; what is not legal there stands as its hash."""
+    if _LEGAL.fullmatch(text):
+        return text
+    return f"={hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def find(path: str, raw: bytes) -> tuple[bool, object]:
@@ -39,6 +50,14 @@ def wanted(match: Match, state: RunState) -> tuple[bool, object]:
     step_id, _, path = rest.partition(".output.")
     found = state.run.steps.get(step_id)
     return find(path, found.raw_output()) if found is not None else (False, None)
+
+
+def offset_of(priority: PriorityConfig | None, given: object) -> int:
+    """Return the seconds by which a run goes ahead; none if the input has nothing at the path."""
+    found, value = walk(priority.key, given) if priority is not None else (False, None)
+    if priority is None or not found:
+        return 0
+    return priority.rules.get(printed(value), priority.default_offset)
 
 
 def matches(left: str, right: object, event: object) -> bool:

@@ -1,11 +1,10 @@
 """Rate limits: whose turn it is when, kept in the bucket ``rate_limits``."""
 
-import hashlib
 import logging
-import re
 from typing import final
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.local.engine.paths import key_part
 from trio_dagnats.local.engine.ratelimit import Bucket
 from trio_dagnats.local.engine.state import Effect, RunState
 from trio_dagnats.transport.patience import soon
@@ -19,7 +18,6 @@ GLOBAL = "_global"
 MOST_KNOWN = 10_000
 """Keys that are kept in memory; the others are read again when they are needed."""
 MS = 1_000_000
-_LEGAL = re.compile(r"[-_a-zA-Z0-9]{1,100}")
 
 
 @final
@@ -65,10 +63,4 @@ class Rates:
 
 def bucket_key(task: str, key: str) -> str:
     """Return a bucket's key; what is not legal there stands as its hash."""
-    return f"{_legal(task)}.{_legal(key)}"
-
-
-def _legal(part: str) -> str:
-    if _LEGAL.fullmatch(part):
-        return part
-    return f"={hashlib.sha256(part.encode()).hexdigest()[:32]}"
+    return f"{key_part(task)}.{key_part(key)}"

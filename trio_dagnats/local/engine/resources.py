@@ -6,16 +6,21 @@ import trio
 
 from trio_dagnats.transport.port import Broker, ConsumerSpec, StreamSpec
 from trio_dagnats.wire import names
+from trio_dagnats.wire.scheduled import BUCKET_SCHEDULED, SCHEDULE_DURABLE
 from trio_dagnats.wire.text import NS
 
 HISTORY_DURABLE = "orchestrator"
+TIMER_DURABLE = "sleep-timer"
+EVENT_DURABLE = "event-correlator"
 DURABLES = {
-    names.WORKFLOW_HISTORY: (HISTORY_DURABLE, "history.>"),
-    names.SLEEP_TIMERS: ("sleep-timer", "sleep.>"),
-    names.EVENTS: ("event-correlator", "event.>"),
+    HISTORY_DURABLE: (names.WORKFLOW_HISTORY, "history.>"),
+    TIMER_DURABLE: (names.SLEEP_TIMERS, "sleep.>"),
+    EVENT_DURABLE: (names.EVENTS, "event.>"),
+    SCHEDULE_DURABLE: (names.SLEEP_TIMERS, "scheduled.>"),
 }
-"""Name and filter by stream. All are read from the start on: the DagNats engine begins with the
-last two when they are first needed, so that after a restart they sleep (contract H36)."""
+"""Stream and filter by name. All are read from the start on: the DagNats engine begins with the
+second and the third when they are first needed, so that after a restart they sleep (contract H36),
+and does not read the last one at all (H35)."""
 DAY_NS = 86_400 * NS
 ACK_WAIT_NS = 5 * NS
 """After a crash, what was in hand comes back this soon; what is applied is not applied again."""
@@ -54,7 +59,7 @@ STREAMS = (
 BUCKETS = {
     names.BUCKET_DEFS: 0,
     names.BUCKET_RUNS: 0,
-    "scheduled_runs": 0,
+    BUCKET_SCHEDULED: 0,
     names.BUCKET_WORKERS: 60 * NS,
     names.BUCKET_WORKER_STATUS: 120 * NS,
     "event_waiters": 0,
@@ -92,9 +97,9 @@ async def ensure(broker: Broker, deadline: float) -> None:
             )
 
 
-def durable(stream: str) -> ConsumerSpec:
-    """Return the engine's durable on a stream."""
-    name, filter_subject = DURABLES[stream]
+def durable(name: str) -> ConsumerSpec:
+    """Return one of the engine's durables."""
+    stream, filter_subject = DURABLES[name]
     return ConsumerSpec(
         stream=stream,
         durable=name,

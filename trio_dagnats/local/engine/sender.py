@@ -7,6 +7,7 @@ import trio
 
 from trio_dagnats.errors import plain
 from trio_dagnats.local.engine.correlator import Correlator
+from trio_dagnats.local.engine.locks import Locks
 from trio_dagnats.local.engine.messages import Outgoing, approval, render, timer
 from trio_dagnats.local.engine.rates import Rates
 from trio_dagnats.local.engine.slots import Slots
@@ -31,6 +32,7 @@ ASKED = frozenset(
         Kind.APPROVAL_NOTICE,
         Kind.SLOT_WANTED,
         Kind.SLOT_FREED,
+        Kind.LOCK_FREED,
     }
 )
 """What is no message of a stream; doing it twice is as doing it once."""
@@ -49,6 +51,7 @@ class Sender:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.correlator = Correlator(broker)
+        self.locks = Locks(broker)
         self._slots = Slots(broker)
         self._rates = Rates(broker)
 
@@ -108,6 +111,8 @@ class Sender:
                 await self._slots.want(effect, state)
             case Kind.SLOT_FREED:
                 await self._slots.free(effect.text)
+            case Kind.LOCK_FREED:
+                await self.locks.free(effect.text, state.run.run_id)
             case Kind.APPROVAL_TOKEN:
                 body = compact(approval(effect, state))
                 await self._broker.kv_put(TOKENS, key, body, deadline=soon())

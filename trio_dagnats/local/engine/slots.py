@@ -7,6 +7,7 @@ due at once: it reaches the run the way all timers do, whatever dies in between.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Literal, final
 
 import trio
@@ -15,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trio_dagnats.local.engine.state import Action, Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import NS, compact
 
 BUCKETS = {Action.RUN_SLOT: "concurrency_runs", Action.TASK_SLOT: "concurrency_tasks"}
 
 
 @final
 class Claim(BaseModel):
-    """A slot that is held or waited for."""
+    """A slot that is held or waited for; ``since_ns`` is its place: the earliest goes first."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,6 +32,7 @@ class Claim(BaseModel):
     action: Literal[Action.RUN_SLOT, Action.TASK_SLOT]
     run_id: str
     step_id: str = ""
+    since_ns: int = 0
     held: bool = False
 
     def grant(self) -> bytes:
@@ -49,10 +51,20 @@ class Claim(BaseModel):
 class _Pool:
     held: dict[str, Claim] = field(default_factory=dict)
     waiting: dict[str, Claim] = field(default_factory=dict)
+    _line: list[tuple[int, int, str]] = field(default_factory=list)
+    _count: int = 0
+
+    def wait(self, slot: str, claim: Claim) -> None:
+        """Join the line; of two with the same place, the first one to come goes first."""
+        self.waiting[slot] = claim
+        self._count += 1
+        heappush(self._line, (claim.since_ns, self._count, slot))
 
     def next(self) -> str | None:
         """Return whose turn it is, if there is room."""
-        slot = next(iter(self.waiting), None)
+        while self._line and self._line[0][2] not in self.waiting:
+            heappop(self._line)  # it has its slot, or has given up
+        slot = self._line[0][2] if self._line else None
         room = slot is not None and len(self.held) < self.waiting[slot].limit
         return slot if room else None
 
@@ -119,7 +131,7 @@ class Slots:
         if claim.held:
             pool.held[slot] = self._untold[slot] = claim
         else:
-            pool.waiting[slot] = claim
+            pool.wait(slot, claim)
         self._fill(pool)
 
     def _forget(self, slot: str, where: tuple[Action, str]) -> None:
@@ -157,8 +169,13 @@ def _claim(effect: Effect, state: RunState) -> Claim:
     definition, run_id = state.book.definition, state.run.run_id
     if effect.action is Action.RUN_SLOT:
         assert definition.concurrency is not None
-        limit, pool = definition.concurrency.max_runs, definition.name
-        return Claim(pool=pool, limit=limit, action=Action.RUN_SLOT, run_id=run_id)
+        return Claim(
+            pool=definition.name,
+            limit=definition.concurrency.max_runs,
+            action=Action.RUN_SLOT,
+            run_id=run_id,
+            since_ns=state.book.at_ns - state.run.priority_offset * NS,
+        )
     step, _ = state.step_and_index(effect.step_id)
     return Claim(
         pool=step.task,
@@ -166,4 +183,5 @@ def _claim(effect: Effect, state: RunState) -> Claim:
         action=Action.TASK_SLOT,
         run_id=run_id,
         step_id=effect.step_id,
+        since_ns=state.book.at_ns,
     )

@@ -1,18 +1,21 @@
 """Reading what begins a run: ``workflow.started`` and ``workflow.spawn`` (contract 6.2, 10.3)."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trio_dagnats.errors import UsageError
+from trio_dagnats.errors import Conflict, UsageError
 from trio_dagnats.local.engine.core import Start
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.schema import mismatch
 from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.events import HistoryEvent
-from trio_dagnats.wire.names import BUCKET_DEFS
+from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.names import BUCKET_DEFS, history_subject
+from trio_dagnats.wire.text import compact, rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
 
 MOST_DEEP = 3
@@ -96,6 +99,36 @@ async def find_definition(broker: Broker, name: str) -> WorkflowDef | None:
     deadline = soon()
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=deadline)
     return None if entry is None else WorkflowDef.read(entry.value)
+
+
+async def store_start(
+    broker: Broker, run_id: str, payload: Mapping[str, object], *, only_once: bool
+) -> None:
+    """Store the event that begins a run.
+
+    Args:
+        broker: the server.
+        run_id: the run.
+        payload: what it begins with.
+        only_once: leave a run alone that has begun: an earlier try may have done that.
+
+    Raises:
+        NotStored: not acknowledged in time; it may be stored.
+    """
+    event = {
+        "type": EventType.WORKFLOW_STARTED.value,
+        "run_id": run_id,
+        "timestamp": rfc3339(broker.time_ns()),
+        "payload": payload,
+    }
+    with suppress(Conflict):
+        await broker.store(
+            history_subject(run_id),
+            compact(event),
+            msg_id=f"{run_id}.workflow.started",
+            expect_last=0 if only_once else None,
+            deadline=soon(),
+        )
 
 
 async def _registered(broker: Broker, name: str, given: object) -> Start:

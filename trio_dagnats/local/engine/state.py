@@ -11,6 +11,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.configs import Match
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef
@@ -19,6 +20,8 @@ from trio_dagnats.wire.workflow import WorkflowDef, told
 
 BOOK = "local_engine"
 MAP_MARK = ".map."
+CANCEL = "__cancel_"
+"""What an event that cancels a run is for, among those that steps wait for: this and a number."""
 ENDED = {
     RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
     RunStatus.FAILED: EventType.WORKFLOW_FAILED,
@@ -57,6 +60,8 @@ class Kind(StrEnum):
     SPAWN = "spawn"
     PARENT_TOLD = "parent_told"
     CHILD_CANCELLED = "child_cancelled"
+    RUN_SKIPPED = "run_skipped"
+    OTHER_CANCELLED = "other_cancelled"
     WAIT_STARTED = "wait_started"
     WAIT_TIMED_OUT = "wait_timed_out"
     WAITER = "waiter"
@@ -70,6 +75,7 @@ class Kind(StrEnum):
     SLOT_WANTED = "slot_wanted"
     SLOT_FREED = "slot_freed"
     RATE_WANTED = "rate_wanted"
+    LOCK_FREED = "lock_freed"
 
 
 class Action(StrEnum):
@@ -189,6 +195,14 @@ class RunState(BaseModel):
         instance = split_instance(who)
         name, index = instance or (who, None)
         return self.book.definition.step(name), index
+
+    def waits_for(self, who: str) -> tuple[str, Match]:
+        """Return the event that a step waits for, or that cancels the run, and how it matches."""
+        definition = self.book.definition
+        if who.startswith(CANCEL):
+            found = definition.cancel_on[int(who.removeprefix(CANCEL))]
+            return found.event, found.match
+        return definition.step(who).wait.event, definition.step(who).wait.match
 
     def to_bytes(self) -> bytes:
         """Write both as one value of the bucket ``workflow_runs``."""

@@ -6,7 +6,7 @@ from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.workflow import WorkflowDef
 
 UNSUPPORTED_TYPES = frozenset({StepType.RESPOND})
-UNSUPPORTED_KEYS = ("sticky", "priority", "cancel_on", "singleton")
+UNSUPPORTED_KEYS = ("sticky",)
 CONTROL_PLANE = "control-plane"
 
 
@@ -16,14 +16,14 @@ def check_supported(definition: WorkflowDef) -> None:
     Raises:
         UsageError: the text names each such feature and where it stands.
     """
-    found = [f"{key} of the workflow" for key in UNSUPPORTED_KEYS if getattr(definition, key)]
+    found = [key for key in UNSUPPORTED_KEYS if getattr(definition, key)]
     found += [f"{what} (input_schema)" for what in unknown_types(definition.input_schema)]
     for step in definition.steps:
-        found += [f"{what} of step {step.id!r}" for what in _of_step(step)]
+        found += [f"{what} (step {step.id!r})" for what in _of_step(step)]
     if found:
         raise UsageError(
-            f"the local engine does not do {', '.join(found)}; remove it, or run this workflow on "
-            "a DagNats engine"
+            f"workflow {definition.name!r} needs what the local engine does not do: "
+            f"{', '.join(found)}; remove it, or run this workflow on a DagNats engine"
         )
 
 

@@ -1,0 +1,92 @@
+"""What stands in an engine's buckets: runs, definitions, and what workers have left there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import final
+
+from trio_dagnats.errors import EngineError, Missing
+from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, TASK_QUEUES, filter_subject, run_key
+from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.text import parse_rfc3339
+from trio_dagnats.wire.workflow import WorkflowDef
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A task type that no worker serves, in a group or in none, and the steps that need it."""
+
+    task: str
+    group: str
+    steps: tuple[str, ...]
+
+
+async def stored_runs(
+    broker: Broker, workflow_name: str | None, status: RunStatus | None
+) -> list[WorkflowRun]:
+    """Read the stored runs, oldest first; see ``Client.runs``."""
+    entries = await broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=soon())
+    found = [WorkflowRun.read(entry.value) for entry in entries]
+    wanted = [
+        run
+        for run in found
+        if workflow_name in {None, run.workflow_id} and status in {None, run.status}
+    ]
+    return sorted(wanted, key=lambda run: parse_rfc3339(run.created_at))
+
+
+async def stored_ids(broker: Broker, start: str) -> list[str]:
+    """Return the ids of the stored runs that begin so; see ``Client.find``."""
+    prefix = run_key("")
+    entries = await broker.kv_entries(BUCKET_RUNS, prefix, deadline=soon())
+    ids = [entry.key.removeprefix(prefix) for entry in entries]
+    return [run_id for run_id in ids if run_id.startswith(start)]
+
+
+async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
+    """Return a registered workflow.
+
+    Raises:
+        EngineError: there is none of that name.
+    """
+    entry = await broker.kv_get(BUCKET_DEFS, name, deadline=soon())
+    if entry is None:
+        raise EngineError(f"workflow {name!r} is not registered")
+    return WorkflowDef.read(entry.value)
+
+
+async def filters_of_workers(broker: Broker) -> set[str]:
+    """Return which subjects the workers' durables have, those of dead workers included."""
+    try:
+        durables = await broker.consumers(TASK_QUEUES, deadline=soon())
+    except Missing:
+        return set()
+    return {found.filter_subject for found in durables}
+
+
+def unserved(
+    definition: WorkflowDef, workers: Iterable[WorkerRegistration], filters: set[str]
+) -> list[Unserved]:
+    """Return what nobody serves. Pure; ``filters`` as :func:`filters_of_workers` returns them.
+
+    The directory does not say groups. A type that a live worker has counts as served in a group if
+    there is a durable for it, or for the type as a whole.
+    """
+    served = {task for worker in workers for task in worker.task_types}
+    steps: dict[tuple[str, str], list[str]] = {}
+    for step in definition.steps:
+        key = (step.task, step.worker_group)
+        if step.task and not (step.task in served and _reaches(*key, filters)):
+            steps.setdefault(key, []).append(step.id)
+    return [Unserved(task, group, tuple(ids)) for (task, group), ids in steps.items()]
+
+
+def _reaches(task: str, group: str, filters: set[str]) -> bool:
+    whole = filter_subject(task)
+    if whole in filters or filter_subject(task, group) in filters:
+        return True
+    # Without any durable of the type, its worker reads it in some way that is not ours to judge.
+    return not any(found.startswith(whole.removesuffix(">")) for found in filters)
