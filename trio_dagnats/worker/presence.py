@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import final
 
@@ -100,6 +101,12 @@ def describe(worker_id: str, task_types: tuple[str, ...], concurrency: int) -> W
         max_tasks=concurrency,
         pid=os.getpid(),
         hostname=socket.gethostname() or "unknown",
-        version=version("trio-dagnats"),
+        version=_version(),
         last_seen="",
     )
+
+
+@cache
+def _version() -> str:
+    """Return our version: reading the metadata takes a millisecond."""
+    return version("trio-dagnats")
