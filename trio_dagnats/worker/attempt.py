@@ -66,6 +66,7 @@ class Attempt:
         waiter: the handler's task that waits for an answer to one of these.
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
+        starts: those before this one that could still be held against the task (design 8.2).
         note_written: the attempt note exists, so that the outcome has to delete it.
         waits: what the handler's own tasks are waiting for by their own wish.
         signals: revisions of signals that this attempt has returned to its handler.
@@ -95,6 +96,7 @@ class Attempt:
     known_sequence: int = 0
     note: Note = NO_NOTE
     note_read: bool = False
+    starts: int = 0
     note_written: bool = False
     pauses: int = 0
     signals_pending: bool = False

@@ -105,6 +105,7 @@ async def _after_redelivery(attempt: Attempt) -> Input:
         return Input.ALREADY_SETTLED
     await ensure_note(attempt)
     attempt.note_written = attempt.note != Note(dispatch=attempt.dispatch)
+    attempt.starts = past.starts
     if attempt.handler.loop and await _own_state_is_stored(attempt):
         return Input.CONTINUE_MISSING
     if killed_too_often(past, attempt.note):

@@ -6,7 +6,7 @@ all the same, as a net under lost wake-ups.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import final
 
 import trio
@@ -52,25 +52,31 @@ class SignalRegister:
             return None
         return entry if entry is not None and entry.revision > self._newer_than else None
 
-    async def wait(self) -> Entry:
+    async def wait(self, begins: Callable[[], Awaitable[None]] | None = None) -> Entry:
         """Wait until there is a new value; the caller's scope ends it.
+
+        Args:
+            begins: called when there is none yet, so that it is a wait indeed.
 
         Raises:
             Missing: no bucket ``signals`` on this server.
         """
         while True:
             try:
-                return await self._listen()
+                return await self._listen(begins)
             except (
                 NotStored
             ) as error:  # an outage ends no wait: the subscription is asked for again
                 log.debug("signal %s is not listened for now: %s", self._key, error)
                 await trio.sleep(PAUSE_AFTER_ERROR)
 
-    async def _listen(self) -> Entry:
+    async def _listen(self, begins: Callable[[], Awaitable[None]] | None) -> Entry:
         pauses: Iterator[float] = iter(())
         async with self._broker.listen(kv_subject(BUCKET_SIGNALS, self._key), self._heard):
             while (entry := await self.look()) is None:
+                if begins is not None:
+                    await begins()
+                    begins = None
                 with trio.move_on_after(next(pauses, POLL)):
                     await self._news.wait()
                 if self._news.is_set():

@@ -6,12 +6,14 @@ scope: by drain, by the run's end, or by the handler's own cancellation.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from math import isfinite
 
 import trio
 
 from trio_dagnats.errors import OutcomeError, UsageError
 from trio_dagnats.worker.attempt import Attempt, Wait
+from trio_dagnats.worker.progress import got_further
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.signals import SignalRegister
 
@@ -73,10 +75,13 @@ async def pause(
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
     left = max(0.0, (until_ns - attempt.hub.broker.time_ns()) / NS)
+    over = trio.current_time() + left
     if hand_back and left:
         await _hand_back(attempt, until_ns)
     async with waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
-        await trio.sleep(left)
+        if left and attempt.idle:
+            await got_further(attempt)
+        await trio.sleep_until(over)
 
 
 async def _hand_back(attempt: Attempt, until_ns: int) -> None:
@@ -96,7 +101,7 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     register = await signal_register(attempt, name)
     with trio.fail_after(float("inf") if timeout is None else timeout):
         async with waiting(attempt, Wait(what=f"signal {name}")):
-            entry = await register.wait()
+            entry = await register.wait(partial(got_further, attempt) if attempt.idle else None)
     received(attempt, name, entry.revision)
     return entry.value
 
@@ -117,8 +122,12 @@ def received(attempt: Attempt, name: str, revision: int) -> None:
 
 async def save_checkpoint(attempt: Attempt, data: bytes) -> None:
     """Store the handler's own checkpoint; a loop's state, which has the usual key, stays."""
-    await attempt.hub.store.save_checkpoint(attempt.task, data, beside=attempt.handler.loop)
+    store, task, beside = attempt.hub.store, attempt.task, attempt.handler.loop
+    before = await store.load_checkpoint(task, beside=beside) if attempt.starts else data
+    await store.save_checkpoint(task, data, beside=beside)
     attempt.checkpointed = True
+    if before != data:
+        await got_further(attempt, chance=True)
 
 
 async def commit_signals(attempt: Attempt) -> None:
