@@ -20,6 +20,7 @@ from trio_dagnats.transport.port import FOREVER, Delivery, Posted
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
+from trio_dagnats.worker.budgets import FAREWELL
 from trio_dagnats.worker.handlers import Handler
 from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.lease import lease_end, renew_at
@@ -27,9 +28,6 @@ from trio_dagnats.worker.loopbounds import LoopBounds
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.settle import Verdict
 from trio_dagnats.worker.slots import Share
-
-ENDING_PATIENCE = 2.0
-"""Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
 
 NO_NOTE = Note(dispatch=0)
 """Stands for the note until it is read."""
@@ -196,7 +194,7 @@ class Attempt:
         """End the attempt for this reason; the first reason stands.
 
         An outcome that is being stored is left to finish: bounded by the lease, and by
-        ``ENDING_PATIENCE`` when the worker drains.
+        ``FAREWELL`` seconds when the worker drains.
         """
         if self.over or self.reason is not None:
             return
@@ -212,7 +210,7 @@ class Attempt:
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""
         if self.settling is not None and self.reason is not None:
-            limit = trio.current_time() + ENDING_PATIENCE
+            limit = trio.current_time() + FAREWELL
             self.settling.deadline = min(self.settling.deadline, limit)
 
     def run_event(self, event: HistoryEvent) -> None:

@@ -17,7 +17,8 @@ from trio_dagnats.attempt.outcome import (
 from trio_dagnats.errors import BrokerError, HandlerError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker import express
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.budgets import FAREWELL
 from trio_dagnats.worker.context import TaskContext
 from trio_dagnats.worker.drive import conclude, drive, resume, surely_in_time
 from trio_dagnats.worker.outcomes import bounded
@@ -165,7 +166,7 @@ async def farewell(attempt: Attempt) -> None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
     express.drop_start(attempt)
-    limit = min(trio.current_time() + ENDING_PATIENCE, attempt.lease_until)
+    limit = min(trio.current_time() + FAREWELL, attempt.lease_until)
     with trio.CancelScope(shield=True, deadline=limit):
         await _answer(attempt, attempt.reason)
     _answer_at_last(attempt)

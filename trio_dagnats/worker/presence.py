@@ -16,6 +16,7 @@ from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables
+from trio_dagnats.worker.budgets import LEAVE
 from trio_dagnats.worker.handlers import Handler
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -23,8 +24,6 @@ log = logging.getLogger("trio_dagnats.worker")
 EVERY = 30.0
 """Seconds between two writes; the bucket forgets an entry after 60 (contract 1.3)."""
 PATIENCE = 5.0
-LEAVE_PATIENCE = 1.0
-"""Seconds for the deletion: a server that does not answer must not cost the drain its deadline."""
 
 
 @final
@@ -73,7 +72,7 @@ class Presence:
             await self._broker.kv_delete(
                 BUCKET_WORKERS,
                 self._registration.worker_id,
-                deadline=trio.current_time() + LEAVE_PATIENCE,
+                deadline=trio.current_time() + LEAVE,
             )
         except BrokerError as error:
             log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)

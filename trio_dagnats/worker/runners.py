@@ -75,7 +75,7 @@ class _Runner:
         """Work until an attempt ends in another than the ordinary way.
 
         Cancellation (from outside the worker): the handler is cancelled and the task handed back,
-        within ``ENDING_PATIENCE`` seconds.
+        within ``FAREWELL`` seconds.
         """
         self._task = trio.lowlevel.current_task()
         first = self._attempt

@@ -45,8 +45,8 @@ class Worker:
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
         worker_id: the name in the directory, a random one when None.
         options: how to connect: credentials, TLS, names.
-        hard_exit: end the process with exit code 70, 1.5 seconds after the grace, if handlers
-            do not end though they were cancelled (in a thread, shielded, swallowing it).
+        hard_exit: end the process with exit code 70, 1.75 seconds after the grace, if it is
+            still there: for handlers that do not end (in a thread, shielded), a silent server.
         pipeline_started: start the handler before the server has stored ``step.started``; its
             outcome waits for that. It saves a round trip, and risks that a handler has run of
             which the engine knows nothing: when the event cannot be stored the handler is cancelled
@@ -286,14 +286,21 @@ class Worker:
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with self._startup:
-            async with open_broker(self._nats, self._options) as broker:
-                self._service = Service(
-                    broker,
-                    self._registry.handlers(),
-                    describe(self.worker_id, self._registry.task_types(), self._manner.concurrency),
-                    self._telemetry,
-                    self._manner,
-                )
-                await serve(self._service, task_status)
+            await self._connect_and_serve(task_status)
         if self._service is None or not self._service.ready:
             task_status.started()  # stopped before it was ready: that is no error
+
+    async def _connect_and_serve(self, task_status: trio.TaskStatus[None]) -> None:
+        about = describe(self.worker_id, self._registry.task_types(), self._manner.concurrency)
+        handlers = self._registry.handlers()
+        async with trio.open_nursery() as nursery:
+            try:
+                async with open_broker(self._nats, self._options) as broker:
+                    service = Service(broker, handlers, about, self._telemetry, self._manner)
+                    self._service = service
+                    if self._manner.hard_exit:
+                        nursery.start_soon(service.overrun.exit_at_last)
+                    await serve(service, task_status)
+            finally:  # the connection is closed
+                if self._service is not None:
+                    self._service.overrun.over()
