@@ -105,11 +105,8 @@ class MemoryBroker:
     ) -> Stored:
         """See the port."""
         self._check_size(subject, body, headers)
-        resent = False
-        if self.line.holding:  # it arrives later, whatever becomes of the call
-            send = partial(self._server.store, subject, body, headers, msg_id, expect_last)
-            self.line.send(partial(_unheard, send), deadline)
-            resent = True
+        late = partial(self._server.store, subject, body, headers, msg_id, expect_last)
+        resent = self.line.holds_back(partial(_unheard, late), deadline)
         while True:
             await self.line.turn(deadline)
             expect = resend_expect if resent and resend_expect is not None else expect_last

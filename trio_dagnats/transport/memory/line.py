@@ -82,6 +82,13 @@ class Line:
             self._clockwork.post(call)
         self._back.unpark_all()
 
+    def holds_back(self, call: Callable[[], None], not_after: float) -> bool:
+        """Send a frame that arrives later, whatever becomes of its sender; False: nothing held."""
+        if self.connected and self.holding:
+            self.send(call, not_after)
+            return True
+        return False
+
     def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
         """Send a frame: queued while the line is cut, dropped when its time is over."""
         if not self.connected:
