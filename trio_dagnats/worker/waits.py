@@ -4,10 +4,10 @@ While the whole attempt waits it gives up its slot and keeps its lease. The wait
 scope: by drain, by the run's end, or by the handler's own cancellation.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from math import isfinite
+from types import TracebackType
+from typing import final
 
 import trio
 
@@ -20,36 +20,53 @@ from trio_dagnats.worker.signals import SignalRegister
 NS = 1_000_000_000
 
 
-@asynccontextmanager
-async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
-    """Mark a wait for the length of a block, without a slot while the whole attempt waits.
+@final
+class Waiting:
+    """Marks a wait for the length of a block, without a slot while the whole attempt waits.
 
     Entering it while the worker drains ends the attempt at once: a wait that has not begun is
-    better begun elsewhere.
+    better begun elsewhere. A class, for a generator weighs more, and there may be thousands.
     """
-    whole = (
+
+    __slots__ = ("_attempt", "_wait", "_whole")
+
+    def __init__(self, attempt: Attempt, wait: Wait) -> None:
+        self._attempt = attempt
+        self._wait = wait
+        self._whole = _waits_as_a_whole(attempt)
+
+    async def __aenter__(self) -> None:
+        attempt = self._attempt
+        attempt.waits += (self._wait,)
+        if self._whole:
+            attempt.idle = True
+            if attempt.hub.draining.is_set():
+                attempt.cancel(CancelReason.DRAIN)
+            attempt.hub.slots.suspend(attempt.share)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        attempt = self._attempt
+        try:
+            if self._whole:
+                await attempt.hub.slots.resume(attempt.share)
+                attempt.idle = False
+        finally:
+            if attempt.reason is None:  # else the farewell still needs to know it
+                attempt.waits = tuple(other for other in attempt.waits if other is not self._wait)
+
+
+def _waits_as_a_whole(attempt: Attempt) -> bool:
+    return (
         (task := trio.lowlevel.current_task()) is attempt.main_task
         and not attempt.handler.threaded
         and not any(nursery.child_tasks for nursery in task.child_nurseries)
         and not attempt.waits
     )
-    attempt.waits += (wait,)
-    try:
-        if not whole:
-            yield
-            return
-        attempt.idle = True
-        if attempt.hub.draining.is_set():
-            attempt.cancel(CancelReason.DRAIN)
-        attempt.hub.slots.suspend(attempt.share)
-        try:
-            yield
-        finally:
-            await attempt.hub.slots.resume(attempt.share)
-            attempt.idle = False
-    finally:
-        if attempt.reason is None:  # else the farewell still needs to know it
-            attempt.waits = tuple(other for other in attempt.waits if other is not wait)
 
 
 async def pause(
@@ -78,7 +95,7 @@ async def pause(
     over = trio.current_time() + left
     if hand_back and left:
         await _hand_back(attempt, until_ns)
-    async with waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
+    async with Waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
         if left and attempt.idle:
             await got_further(attempt)
         await trio.sleep_until(over)
@@ -99,9 +116,15 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     if timeout is not None:
         _check_duration("wait_for_signal timeout", timeout)
     register = await signal_register(attempt, name)
-    with trio.fail_after(float("inf") if timeout is None else timeout):
-        async with waiting(attempt, Wait(what=f"signal {name}")):
-            entry = await register.wait(partial(got_further, attempt) if attempt.idle else None)
+    if timeout is None:  # without a scope, which weighs a kilobyte
+        return await _receive(attempt, name, register)
+    with trio.fail_after(timeout):
+        return await _receive(attempt, name, register)
+
+
+async def _receive(attempt: Attempt, name: str, register: SignalRegister) -> bytes:
+    async with Waiting(attempt, Wait(what=f"signal {name}")):
+        entry = await register.wait(partial(got_further, attempt) if attempt.idle else None)
     received(attempt, name, entry.revision)
     return entry.value
 
