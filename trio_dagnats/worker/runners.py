@@ -86,6 +86,9 @@ class _Runner:
         except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
             if not (self._misnested and isinstance(error, RuntimeError)):
                 self._give_reason()
+                if self._attempt is not None:
+                    handler = self._attempt.handler
+                    error.add_note(f"in {self._attempt.label} of {handler.task_type!r}")
                 raise
             text = "%s: its handler has left a cancel scope open; use `with`"
             log.exception(text, self._task.name)  # with trio's own words

@@ -18,6 +18,8 @@ from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.signals import SignalRegister
 
 NS = 1_000_000_000
+MAX_PAUSE = 365 * 86_400.0
+"""Seconds of the longest pause: the engine's own sleeps are no longer."""
 
 
 @final
@@ -74,6 +76,8 @@ async def pause(
 ) -> None:
     """Wait durably; see ``TaskContext.pause``."""
     _check_duration("pause", duration)
+    if duration > MAX_PAUSE:
+        raise UsageError(f"pause must be at most {MAX_PAUSE:g} s, a year, not {duration!r}")
     begun_ns = attempt.hub.broker.time_ns()  # what storing it takes is part of the pause
     await _check_fits(attempt, duration)
     await ensure_note(attempt)
