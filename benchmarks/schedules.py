@@ -216,7 +216,8 @@ class Schedule:
         nursery.start_soon(self._serve, site, site.worker, site.scope)
 
     def _worker(self, site: Site, broker: MemoryBroker) -> Worker:
-        worker = Worker(broker, concurrency=SLOTS, grace=self.random.choice((0.0, 1.0, 10.0)))
+        grace, pipelined = self.random.choice((0.0, 1.0, 10.0)), self.random.random() < 0.3
+        worker = Worker(broker, concurrency=SLOTS, grace=grace, pipeline_started=pipelined)
         generation = {"running": 0}
 
         @worker.handle("t", ack_wait=self.ack_wait)

@@ -349,6 +349,7 @@ class Pair:
     ending: Ending
     network: Callable[["Pair"], Awaitable[None]]
     ack_wait: float
+    pipelined: bool = False
     server: MemoryServer = field(default_factory=MemoryServer)
     workers: list[Worker] = field(default_factory=list)
     brokers: list[MemoryBroker] = field(default_factory=list)
@@ -386,7 +387,7 @@ class Pair:
     def start_worker(self) -> None:
         """Start a worker on a connection of its own."""
         broker, scope = MemoryBroker(self.server), trio.CancelScope()
-        worker = Worker(broker, grace=0)
+        worker = Worker(broker, grace=0, pipeline_started=self.pipelined)
         register = worker.handle
         if self.ending.body is continues_as_a_loop:
             register = worker.agent_loop

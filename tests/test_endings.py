@@ -11,11 +11,15 @@ import pytest
 from endings import ENDINGS, NETWORKS, Ending, Pair
 from trio.testing import MockClock
 
-LEASES = {"a long lease": 300.0, "a short lease": 30.0}
-"""Longer and shorter than what a dead connection can last: the outcome is sent in two ways."""
+MANNERS = {
+    "a long lease": (300.0, False),
+    "a short lease": (30.0, False),
+    "a handler that does not wait for its start": (300.0, True),
+}
+"""Leases longer and shorter than what a dead connection can last: outcomes are sent in two ways."""
 
 
-@pytest.mark.parametrize("ack_wait", LEASES.values(), ids=LEASES.keys())
+@pytest.mark.parametrize(("ack_wait", "pipelined"), MANNERS.values(), ids=MANNERS.keys())
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda f: f.__name__.replace("_", " "))
 @pytest.mark.parametrize("ending", ENDINGS, ids=lambda e: e.name)
 async def test_whatever_the_network_does_an_ending_is_settled_once(
@@ -23,5 +27,6 @@ async def test_whatever_the_network_does_an_ending_is_settled_once(
     ending: Ending,
     network: Callable[[Pair], Awaitable[None]],
     ack_wait: float,
+    pipelined: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    await Pair(ending, network, ack_wait).play()
+    await Pair(ending, network, ack_wait, pipelined).play()

@@ -151,6 +151,7 @@ class Service:
                 for helper in (hub.agenda, hub.young, hub.slots, presence, *self._observers()):
                     helpers.start_soon(helper.run)
                 helpers.start_soon(hub.facts.serve)
+                helpers.start_soon(hub.watch.run)
                 helpers.start_soon(self.overrun.run, self._grace)
                 try:
                     await self._serve(hub, presence, task_status)
