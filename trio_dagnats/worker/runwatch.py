@@ -20,6 +20,9 @@ from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 log = logging.getLogger("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
+READS_AT_ONCE = 64
+"""Histories that are read at once: after a reconnect all of them are wanted, and a server that is
+asked for thousands at the same time answers none of them in time."""
 PAUSE_AFTER_ERROR = 1.0
 
 
@@ -74,6 +77,7 @@ class RunWatch:
         self._ears: dict[str, _Ear] = {}
         self._unheard: list[_Ear] = []
         self._lot = trio.lowlevel.ParkingLot()
+        self._turns = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._ears)
@@ -158,12 +162,13 @@ class RunWatch:
     async def _catch_up(self, ear: _Ear) -> None:
         behind, ear.behind = ear.behind, set()
         try:
-            records = await self._broker.records(
-                WORKFLOW_HISTORY,
-                history_subject(ear.run_id),
-                since_ns=min(watched.published_ns for watched in behind),
-                deadline=trio.current_time() + READ_PATIENCE,
-            )
+            async with self._turns:
+                records = await self._broker.records(
+                    WORKFLOW_HISTORY,
+                    history_subject(ear.run_id),
+                    since_ns=min(watched.published_ns for watched in behind),
+                    deadline=trio.current_time() + READ_PATIENCE,
+                )
         except BrokerError:  # no answer now: these are still behind
             ear.behind |= behind & ear.members
             await trio.sleep(PAUSE_AFTER_ERROR)

@@ -41,6 +41,7 @@ from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.runners import Runners
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
+from trio_dagnats.worker.signals import READS_AT_ONCE
 from trio_dagnats.worker.slots import Slots
 from trio_dagnats.worker.standstill import Standstills
 from trio_dagnats.worker.stores import StepStore
@@ -223,6 +224,7 @@ class Service:
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
             watch=RunWatch(self._broker, helpers),
+            reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),
             settler=Settler(self._broker),

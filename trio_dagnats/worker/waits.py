@@ -137,7 +137,8 @@ async def signal_register(attempt: Attempt, name: str) -> SignalRegister:
     """Return the signal, for values that the handler has not had yet."""
     await ensure_note(attempt)
     newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
-    return SignalRegister(attempt.hub.broker, attempt.run_id, name, newer_than)
+    hub = attempt.hub
+    return SignalRegister(hub.broker, attempt.run_id, name, newer_than, hub.reads)
 
 
 def received(attempt: Attempt, name: str, revision: int) -> None:
