@@ -85,10 +85,7 @@ class _Runner:
                     await self._work(scope)
         except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
             if not (self._misnested and isinstance(error, RuntimeError)):
-                self._give_reason()
-                if self._attempt is not None:
-                    handler = self._attempt.handler
-                    error.add_note(f"in {self._attempt.label} of {handler.task_type!r}")
+                self._give_reason(error)
                 raise
             text = "%s: its handler has left a cancel scope open; use `with`"
             log.exception(text, self._task.name)  # with trio's own words
@@ -96,9 +93,11 @@ class _Runner:
             if self._attempt is not None:
                 await _end(self._attempt)
 
-    def _give_reason(self) -> None:
-        if self._attempt is not None:
-            self._attempt.reason = self._attempt.reason or CancelReason.DRAIN
+    def _give_reason(self, error: BaseException) -> None:
+        attempt = self._attempt
+        if attempt is not None:
+            attempt.reason = attempt.reason or CancelReason.DRAIN
+            error.add_note(f"in {attempt.label} of {attempt.handler.task_type!r}")
 
     def take(self, attempt: Attempt) -> None:
         """Wake the task, for this attempt."""
