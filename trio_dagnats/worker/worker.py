@@ -45,12 +45,10 @@ class Worker:
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
         worker_id: the name in the directory, a random one when None.
         options: how to connect: credentials, TLS, names.
-        hard_exit: end the process with exit code 70, 1.75 seconds after the grace, if it is
-            still there: for handlers that do not end (in a thread, shielded), a silent server.
+        hard_exit: end the process with exit code 70 if it outlives the grace by 1.75 seconds.
         pipeline_started: start the handler before the server has stored ``step.started``; its
             outcome waits for that. It saves a round trip, and risks that a handler has run of
-            which the engine knows nothing: when the event cannot be stored the handler is cancelled
-            (``CancelReason.NOT_STARTED``) and the task handed back.
+            which the engine knows nothing: without the event it is ended (``NOT_STARTED``).
 
     Raises:
         UsageError: a value that cannot be used; the text names it.
