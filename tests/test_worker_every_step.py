@@ -7,6 +7,7 @@ time, until it is whole.
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import trio
@@ -102,7 +103,7 @@ async def in_a_block(worker: Worker) -> None:
 
 async def beside_another_task(worker: Worker) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(worker._run)
+        await nursery.start(partial(worker.start, handle_signals=False))
         await trio.sleep(1)
         worker.stop()
 

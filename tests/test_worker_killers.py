@@ -1,6 +1,7 @@
 """Tasks whose workers die again and again: who is to blame ends, who gets further goes on."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 
 import pytest
@@ -100,7 +101,7 @@ async def lives(harness: Harness, body: Callable[[TaskContext, Kill], Awaitable[
             await body(ctx, kill)
 
         async with trio.open_nursery() as nursery:
-            await nursery.start(worker._run)
+            await nursery.start(partial(worker.start, handle_signals=False))
             with trio.move_on_after(LIFE):
                 await dead.wait()
             broker.crash()

@@ -153,9 +153,8 @@ class Worker:
         """Register ``handler(ctx, state: S) -> Continue[S] | Out``, called once per iteration.
 
         The first iteration's state is the step's input, read as ``S``; later ones get what the
-        iteration before returned in ``Continue(state)``. Each state is committed once.
-
-        Args and errors: as :meth:`handle`.
+        iteration before returned in ``Continue(state)``. Each state is committed once. Args and
+        errors: as :meth:`handle`.
         """
         return self._register(adapters.agent_loop, task_type, handler, options)
 
@@ -283,22 +282,19 @@ class Worker:
             self._running = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        with self._startup:
-            await self._connect_and_serve(task_status)
-        if self._service is None or not self._service.ready:
-            task_status.started()  # stopped before it was ready: that is no error
-
-    async def _connect_and_serve(self, task_status: trio.TaskStatus[None]) -> None:
         about = describe(self.worker_id, self._registry.task_types(), self._manner.concurrency)
         handlers = self._registry.handlers()
-        async with trio.open_nursery() as nursery:
-            try:
-                async with open_broker(self._nats, self._options) as broker:
-                    service = Service(broker, handlers, about, self._telemetry, self._manner)
-                    self._service = service
-                    if self._manner.hard_exit:
-                        nursery.start_soon(service.overrun.exit_at_last)
-                    await serve(service, task_status)
-            finally:  # the connection is closed
-                if self._service is not None:
-                    self._service.overrun.over()
+        with self._startup:
+            async with trio.open_nursery() as nursery:
+                try:
+                    async with open_broker(self._nats, self._options) as broker:
+                        service = Service(broker, handlers, about, self._telemetry, self._manner)
+                        self._service = service
+                        if self._manner.hard_exit:
+                            nursery.start_soon(service.overrun.exit_at_last)
+                        await serve(service, task_status)
+                finally:  # the connection is closed
+                    if self._service is not None:
+                        self._service.overrun.over()
+        if self._service is None or not self._service.ready:
+            task_status.started()  # stopped before it was ready: that is no error
