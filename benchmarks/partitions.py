@@ -3,8 +3,10 @@
 Two worker processes, each behind a proxy of its own, share a queue whose lease is 3 s. A partition
 holds back the bytes of one direction or of both, for up to three leases; then the bytes arrive
 after all, or they are dropped and the connection is cut. Some cut it at once and let nobody
-connect. Every handler tells its start and its end by the clock of the machine: two executions of
-one attempt must never overlap, and no attempt may have two outcomes.
+connect. A third of the handlers hands its task back twice, so that a late NAK would be seen: it
+gives a task that is worked on to somebody else. Every handler tells its start and its end by the
+clock of the machine: two executions of one attempt must never overlap, and no attempt may have two
+outcomes.
 
 Meanwhile other workers, whose network is whole, run handlers that take 20 leases: none of them may
 be delivered a second time.
@@ -33,7 +35,7 @@ from benchmarks.common import (
     tell,
     until_empty,
 )
-from trio_dagnats import TaskContext, Worker
+from trio_dagnats import Retryable, TaskContext, Worker
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, BUCKET_WORKERS
@@ -47,6 +49,8 @@ QUIET = (0.1, 2.0)
 LASTS = 3 * ACK_WAIT
 """Seconds that a partition lasts, and a handler takes, at most."""
 PATIENCE = 120.0
+AGAIN = "-again"
+"""Ends the names of runs whose handlers hand their tasks back."""
 CHUNK = 65536
 UP, DOWN = "to the server", "to the worker"
 SIDES = ((UP,), (DOWN,), (UP, DOWN))
@@ -61,6 +65,8 @@ async def serve(url: str) -> None:
         tell("start", run=ctx.run_id, deliveries=ctx.deliveries)
         try:
             await trio.sleep(float(ctx.input))
+            if ctx.run_id.endswith(AGAIN) and ctx.deliveries <= 2:
+                raise Retryable("again", delay=0.1)
         finally:
             tell("end", run=ctx.run_id, why=str(ctx.cancel_reason))
 
@@ -198,7 +204,8 @@ async def feed(url: str, rng: random.Random, name: str, most: float, result: Res
             await trio.sleep(rng.expovariate(PER_SECOND))
             with trio.CancelScope(shield=True):
                 seconds = round(rng.uniform(0.1, most), 3)
-                await put_task(broker, "work", f"{name}-{number}", seconds)
+                again = AGAIN if rng.random() < 1 / 3 else ""
+                await put_task(broker, "work", f"{name}-{number}{again}", seconds)
             result.fed += 1
 
 

@@ -1,8 +1,18 @@
+from dataclasses import replace
+
 import pytest
 
 from trio_dagnats.attempt.note import Note, Pause, decode, encode
 
-FULL = Note(dispatch=7, let_go=2, retries=1, pause=Pause(number=3, until_ns=99), signals={"go": 5})
+FULL = Note(
+    dispatch=7,
+    let_go=2,
+    retries=1,
+    forgiven=4,
+    chances=1,
+    pause=Pause(number=3, until_ns=99),
+    signals={"go": 5},
+)
 
 
 @pytest.mark.parametrize("note", [FULL, Note(dispatch=1), Note(dispatch=2, let_go=1)])
@@ -27,10 +37,16 @@ def test_another_dispatch_keeps_only_the_signals() -> None:
 
 def test_a_retry_in_place_is_a_letting_go() -> None:
     """Both counts grow, so that the start it follows is not held against the task."""
-    assert FULL.with_retry() == Note(
-        dispatch=7, let_go=3, retries=2, pause=FULL.pause, signals={"go": 5}
-    )
+    assert FULL.with_retry() == replace(FULL, let_go=3, retries=2)
     assert FULL.with_let_go().retries == 1
+
+
+def test_progress_forgives_the_starts_before_it_once_each() -> None:
+    """Those that were let go are not counted anyway; nothing is taken back."""
+    note = Note(dispatch=7, let_go=2)
+    assert note.with_progress(5) == replace(note, forgiven=3)
+    assert note.with_progress(5, chance=True) == replace(note, forgiven=3, chances=1)
+    assert note.with_progress(5).with_progress(3) == replace(note, forgiven=3)
 
 
 def test_signals_and_pauses_are_added() -> None:

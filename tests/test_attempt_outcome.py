@@ -15,6 +15,7 @@ from trio_dagnats.attempt.outcome import (
 )
 from trio_dagnats.errors import (
     Fatal,
+    NotStored,
     RateLimited,
     Retryable,
     UsageError,
@@ -74,6 +75,14 @@ def test_retryable_beats_plain_errors() -> None:
     """Retryable is kept with its delay."""
     found = classify(ExceptionGroup("g", [ValueError("a"), Retryable("b", delay=3)]))
     assert found == RetryInPlace(error="b", delay=3)
+
+
+def test_a_store_that_was_not_acknowledged_is_tried_again_in_place() -> None:
+    """The network's fault costs no retry of the engine's, unless an error says otherwise."""
+    found = classify(NotStored("no answer"))
+    assert isinstance(found, RetryInPlace)
+    assert found.delay is None
+    assert isinstance(classify(ExceptionGroup("g", [NotStored("n"), Fatal("f")])), Failed)
 
 
 def test_a_large_group_is_told_in_part() -> None:

@@ -89,9 +89,14 @@ def test_damaged_events_are_passed_over() -> None:
     assert (past.settled, past.last_sequence) == ("step.completed", 6)
 
 
-@pytest.mark.parametrize(("let_go", "killed"), [(0, True), (1, False)])
-def test_letting_go_is_not_held_against_a_task(let_go: int, *, killed: bool) -> None:
-    """Starts minus letting go, at the bound, mean that the task kills its workers."""
-    past, note = Past(starts=MAX_STARTS), Note(dispatch=1, let_go=let_go)
-    assert killed_too_often(past, note) is killed
-    assert str(MAX_STARTS) in too_often_text(past, note)
+@pytest.mark.parametrize("let_go", range(3))
+@pytest.mark.parametrize("forgiven", range(3))
+@pytest.mark.parametrize("further", range(MAX_STARTS + 2))
+def test_starts_that_were_let_go_or_forgiven_are_not_held_against_a_task(
+    let_go: int, forgiven: int, further: int
+) -> None:
+    """Only those that got no further count; at the bound the task kills its workers."""
+    past = Past(starts=let_go + forgiven + further)
+    note = Note(dispatch=1, let_go=let_go, forgiven=forgiven)
+    assert killed_too_often(past, note) is (further >= MAX_STARTS)
+    assert f"the last {further} without getting further" in too_often_text(past, note)

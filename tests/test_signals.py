@@ -1,12 +1,13 @@
 """A worker in a process of its own: SIGTERM, Ctrl-C, Ctrl-C twice, on a real server."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,20 @@ IN_FLIGHT = 50
 PATIENCE = 60.0
 
 
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    """A server with an engine, and a workflow whose only step takes an hour."""
+@asynccontextmanager
+async def long_server() -> AsyncIterator[Server]:
+    """Run a server with an engine, and a workflow whose only step takes an hour."""
     async with Server() as server, LocalEngine(server.url), Client(server.url) as client:
         workflow = Workflow("long")
         workflow.step("long")
         await client.register(workflow)
+        yield server
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    """The URL of such a server."""
+    async with long_server() as server:
         yield server.url
 
 
@@ -101,6 +109,25 @@ async def test_a_handler_that_will_not_end_is_named_and_left_behind(url: str) ->
     assert f"{run.id}.long attempt 1 does not end after it was cancelled" in told
     assert "await trio.sleep(3600)" in told
     assert f"left behind: {run.id}.long attempt 1: still running" in told
+
+
+async def test_a_server_that_stands_still_keeps_no_process_that_exits_hard() -> None:
+    """The handler ends, but nobody takes its note, its hand-back or its good-bye."""
+    async with long_server() as server, Client(server.url) as client:
+        with worker_process(server.url, 0.5, "hard") as process:
+            (run,) = await started(client, 1)
+            pid = server._server_pid()
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGTERM)
+            try:
+                assert await ended(process) == 70
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert process.stderr is not None
+            told = process.stderr.read()
+
+    assert f"left behind: {run.id}.long attempt 1: handed back" in told
 
 
 async def test_ctrl_c_twice_ends_at_once_with_130(url: str) -> None:

@@ -1,7 +1,8 @@
 """Trouble that one attempt, one handler or one server must not pass on to all others."""
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -9,8 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from trio_dagnats import Client, Retryable, TaskContext, Worker
-from trio_dagnats.errors import UsageError
+from trio_dagnats.errors import UsageError, unfold
 from trio_dagnats.testing import Harness
+from trio_dagnats.worker.telemetry import Span
 
 TASK = b'{"run_id":"r","step_id":"s"}'
 
@@ -289,6 +291,42 @@ async def test_an_error_in_the_body_leaves_as_it_is(
     assert raised.value is error
     assert str(error.__cause__) == "why"
     assert answers(harness) == ["-NAK"]
+
+
+async def returns_nothing(ctx: TaskContext) -> None: ...
+
+
+class Broken:
+    """Telemetry that has a bug in one task type's spans: nothing that a handler could catch."""
+
+    @contextmanager
+    def span(self, name: str, *_: object) -> Iterator[Span]:
+        raise RuntimeError(f"no {name}")
+        yield  # it is a generator
+
+    def count(self, *_: object) -> None: ...
+
+    def record(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("tasks", [1, 2], ids=["one", "two at once"])
+async def test_what_leaves_a_worker_names_the_task_type(
+    autojump_clock: MockClock, harness: Harness, tasks: int
+) -> None:
+    """One error leaves as it is, several in a group; what was in flight is handed back."""
+    worker = Worker(harness.broker, Broken(), grace=0)
+    worker.handle("resize", returns_nothing)
+    for number in range(tasks):
+        body = b'{"run_id":"r%d","step_id":"s"}' % number
+        await put(harness, f"task.resize.r{number}", body)
+
+    with pytest.raises((RuntimeError, ExceptionGroup)) as caught:
+        await worker.start(handle_signals=False)
+
+    leaves = list(unfold(caught.value))[-tasks:]
+    notes = sorted(note for leaf in leaves for note in leaf.__notes__)
+    assert notes == [f"in r{number}.s attempt 1 of 'resize'" for number in range(tasks)]
+    assert {answer.body for answer in harness.server.answers} == {"-NAK"}
 
 
 async def test_a_worker_can_be_started_again_after_its_end(

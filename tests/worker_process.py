@@ -1,4 +1,4 @@
-"""A worker process for the tests of signals: ``worker_process.py URL GRACE [stubborn]``."""
+"""A worker process for the tests of signals: ``worker_process.py URL GRACE [stubborn|hard]``."""
 
 import logging
 import sys
@@ -15,8 +15,8 @@ def main() -> None:
     sys.stdout.write("imported\n")
     sys.stdout.flush()
     url, grace, *more = sys.argv[1:]
-    stubborn = bool(more)
-    worker = Worker(url, grace=float(grace), hard_exit=stubborn)
+    stubborn = more == ["stubborn"]
+    worker = Worker(url, grace=float(grace), hard_exit=bool(more))
 
     @worker.handle("long")
     async def long(ctx: TaskContext) -> None:

@@ -11,6 +11,8 @@ from typing import final
 
 from trio_dagnats.wire.text import compact
 
+_COUNTS = ("let_go", "retries", "forgiven", "chances")
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class Note:
         dispatch: the stream sequence of the task message it is about.
         let_go: how often a started attempt was let go on purpose.
         retries: how many of these were retries in place.
+        forgiven: starts, letting go aside, before the one that has got further than they did.
+        chances: how often that was for a checkpoint of the handler's own.
         pause: the newest pause.
         signals: revisions of consumed signals by name; they outlive the dispatch.
     """
@@ -37,6 +41,8 @@ class Note:
     dispatch: int
     let_go: int = 0
     retries: int = 0
+    forgiven: int = 0
+    chances: int = 0
     pause: Pause | None = None
     signals: Mapping[str, int] = field(default_factory=dict)
 
@@ -54,6 +60,11 @@ class Note:
         """Return the note after a retry in place."""
         return replace(self, let_go=self.let_go + 1, retries=self.retries + 1)
 
+    def with_progress(self, starts: int, *, chance: bool = False) -> "Note":
+        """Return the note after a start has got further than the ``starts`` before it."""
+        forgiven = max(self.forgiven, starts - self.let_go)
+        return replace(self, forgiven=forgiven, chances=self.chances + chance)
+
     def with_pause(self, number: int, until_ns: int) -> "Note":
         """Return the note at the beginning of a pause."""
         return replace(self, pause=Pause(number=number, until_ns=until_ns))
@@ -65,11 +76,9 @@ class Note:
 
 def encode(note: Note) -> bytes:
     """Write a note; what is empty is left out."""
+    counts = {name: getattr(note, name) for name in _COUNTS}
     fields: dict[str, object] = {"dispatch": note.dispatch}
-    if note.let_go:
-        fields["let_go"] = note.let_go
-    if note.retries:
-        fields["retries"] = note.retries
+    fields |= {name: count for name, count in counts.items() if count}
     if note.pause:
         fields["pause"] = {"number": note.pause.number, "until_ns": note.pause.until_ns}
     if note.signals:
@@ -84,8 +93,7 @@ def decode(raw: bytes | None) -> Note:
         pause = found.get("pause")
         return Note(
             dispatch=int(found["dispatch"]),
-            let_go=int(found.get("let_go", 0)),
-            retries=int(found.get("retries", 0)),
+            **{name: int(found.get(name, 0)) for name in _COUNTS},
             pause=Pause(number=int(pause["number"]), until_ns=int(pause["until_ns"]))
             if pause
             else None,

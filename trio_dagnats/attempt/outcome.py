@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from typing import final
 
-from trio_dagnats.errors import Fatal, HandlerError, RateLimited, Retryable, UsageError, unfold
+from trio_dagnats.errors import (
+    Fatal,
+    HandlerError,
+    NotStored,
+    RateLimited,
+    Retryable,
+    UsageError,
+    unfold,
+)
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, FailureType
 from trio_dagnats.wire.task import Task
@@ -62,7 +70,9 @@ def classify(error: BaseException) -> Failed | RetryInPlace:
     """Say what an exception means; looks through groups and causes.
 
     Any ``Fatal`` wins, then the longest ``RateLimited``, then ``Retryable``; anything else is for
-    the engine's retry policy. A handler's own timeout (``trio.TooSlowError``) is such an error.
+    the engine's retry policy. A handler's own timeout (``trio.TooSlowError``) is such an error. A
+    checkpoint that the server did not take in time is not the handler's fault: it is retried in
+    place, as if it were ``Retryable``.
     """
     found = list(unfold(error))
     for fatal in found:
@@ -74,6 +84,8 @@ def classify(error: BaseException) -> Failed | RetryInPlace:
     for retryable in found:
         if isinstance(retryable, Retryable):
             return RetryInPlace(error=describe(retryable), delay=retryable.delay)
+    if any(isinstance(e, NotStored) for e in found):
+        return RetryInPlace(error=describe(error), delay=None)
     return Failed(kind=FailureType.RETRIABLE, error=describe(error))
 
 

@@ -13,7 +13,13 @@ from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.task import Task
 
 MAX_STARTS = 5
-"""Starts without an outcome, letting go aside, after which a task counts as killing its workers."""
+"""Starts that got no further, letting go aside, after which a task counts as killing its workers.
+
+A start gets further when all of the attempt begins to wait (who waits kills nobody), when it stores
+an item of a map, and when it stores a checkpoint that is another one than before.
+"""
+MAX_CHANCES = 20
+"""Checkpoints that count so: a task that writes one and then kills its worker shall end, too."""
 
 _RUN_ENDS = frozenset(
     {
@@ -92,15 +98,16 @@ def read_past(records: Iterable[HistoryRecord], task: Task, dispatch: int) -> Pa
 
 
 def killed_too_often(past: Past, note: Note) -> bool:
-    """Say whether the task has been started too often without an outcome or a hand-back."""
-    return past.starts - note.let_go >= MAX_STARTS
+    """Say whether the task was started too often without an outcome, a hand-back or progress."""
+    return past.starts - note.let_go - note.forgiven >= MAX_STARTS
 
 
 def too_often_text(past: Past, note: Note) -> str:
     """Return the error of a task that kills its workers."""
     return (
-        f"started {past.starts} times without an outcome, {note.let_go} of them handed back: the "
-        "handler ends its worker's process, or loses its lease, every time"
+        f"started {past.starts} times without an outcome, {note.let_go} of them handed back, the "
+        f"last {past.starts - note.let_go - note.forgiven} without getting further: the handler "
+        "ends its worker's process, or loses its lease, every time"
     )
 
 

@@ -20,6 +20,7 @@ from trio_dagnats.transport.port import FOREVER, Delivery, Posted
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
+from trio_dagnats.worker.budgets import FAREWELL
 from trio_dagnats.worker.handlers import Handler
 from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.lease import lease_end, renew_at
@@ -27,9 +28,6 @@ from trio_dagnats.worker.loopbounds import LoopBounds
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.settle import Verdict
 from trio_dagnats.worker.slots import Share
-
-ENDING_PATIENCE = 2.0
-"""Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
 
 NO_NOTE = Note(dispatch=0)
 """Stands for the note until it is read."""
@@ -66,6 +64,7 @@ class Attempt:
         waiter: the handler's task that waits for an answer to one of these.
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
+        starts: those before this one that could still be held against the task (design 8.2).
         note_written: the attempt note exists, so that the outcome has to delete it.
         waits: what the handler's own tasks are waiting for by their own wish.
         signals: revisions of signals that this attempt has returned to its handler.
@@ -95,6 +94,7 @@ class Attempt:
     known_sequence: int = 0
     note: Note = NO_NOTE
     note_read: bool = False
+    starts: int = 0
     note_written: bool = False
     pauses: int = 0
     signals_pending: bool = False
@@ -194,7 +194,7 @@ class Attempt:
         """End the attempt for this reason; the first reason stands.
 
         An outcome that is being stored is left to finish: bounded by the lease, and by
-        ``ENDING_PATIENCE`` when the worker drains.
+        ``FAREWELL`` seconds when the worker drains.
         """
         if self.over or self.reason is not None:
             return
@@ -210,7 +210,7 @@ class Attempt:
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""
         if self.settling is not None and self.reason is not None:
-            limit = trio.current_time() + ENDING_PATIENCE
+            limit = trio.current_time() + FAREWELL
             self.settling.deadline = min(self.settling.deadline, limit)
 
     def run_event(self, event: HistoryEvent) -> None:

@@ -5,7 +5,8 @@ import logging
 import trio
 
 from trio_dagnats.errors import BrokerError
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.budgets import FAREWELL
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -39,7 +40,7 @@ async def keep(attempt: Attempt) -> None:
             delivery.body,
             msg_id=f"dlq:task:{delivery.stream_sequence}",
             headers=headers,
-            deadline=trio.current_time() + ENDING_PATIENCE,
+            deadline=trio.current_time() + FAREWELL,
         )
     except BrokerError as error:
         log.warning("dead letter not stored: %s", error, extra=attempt.log_fields)

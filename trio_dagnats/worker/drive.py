@@ -13,11 +13,12 @@ from trio_dagnats.attempt.life import Effect, Input, State, step
 from trio_dagnats.attempt.outcome import Continued, Failed, Settlement
 from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
 from trio_dagnats.wire.events import FailureType
-from trio_dagnats.worker import express
+from trio_dagnats.worker import express, lease
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.deadletter import keep
 from trio_dagnats.worker.outcomes import INPUT_OF, bounded
+from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.settle import Claim, Verdict
 from trio_dagnats.worker.spans import outcome_span
 from trio_dagnats.worker.waits import commit_signals
@@ -28,6 +29,7 @@ STARTED_RETRY = 1.0
 """Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
 OUTCOME_RETRY = 5.0
 """Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
+_HAND_BACKS = frozenset({Effect.NAK, Effect.NAK_DELAYED})
 _AFTER = {
     Verdict.STORED: Input.OUTCOME_STORED,
     Verdict.ELSEWHERE: Input.SETTLED_ELSEWHERE,
@@ -42,17 +44,39 @@ async def drive(attempt: Attempt, what: Input) -> bool:
     """
     todo: Input | None = what
     while todo is not None:
-        attempt.state, effects = step(attempt.state, todo)
+        state, effects = step(attempt.state, todo)
+        if state is not State.ENDED:  # else only once it is answered: the farewell sees to that
+            attempt.state = state
         todo = None
         for effect in effects:
             if effect is Effect.RUN_HANDLER:
                 return True
-            answer = ANSWERS.get(effect)
-            if answer is not None:
-                answer(attempt)
-            else:
-                todo = await _PERFORM[effect](attempt) or todo
+            todo = await _carry_out(attempt, effect) or todo
+        attempt.state = state
     return False
+
+
+def surely_in_time(attempt: Attempt) -> bool:
+    """Say whether a NAK that is sent now cannot be late.
+
+    A late one gives a task that another worker has by then to a third (design 8.7). With a lease
+    that is shorter than a dead connection can last, a renewal has to prove first that the server is
+    there.
+    """
+    now, abort_after = trio.current_time(), attempt.hub.broker.abort_after
+    return lease.surely_in_time(attempt.lease_until, now, abort_after)
+
+
+async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
+    if effect in _HAND_BACKS and not (surely_in_time(attempt) or await attempt.renew_lease()):
+        attempt.reason = CancelReason.LEASE_LOST  # nothing is said, and the lease will end
+        attempt.delivery.forget()
+        return None
+    answer = ANSWERS.get(effect)
+    if answer is None:
+        return await _PERFORM[effect](attempt)
+    answer(attempt)
+    return None
 
 
 async def resume(attempt: Attempt) -> bool:

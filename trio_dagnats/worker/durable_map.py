@@ -25,6 +25,7 @@ from trio_dagnats.wire.names import check_map_name, map_prefix
 from trio_dagnats.wire.text import compact
 from trio_dagnats.worker import signatures, typedjson
 from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.progress import got_further
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.settle import Verdict
 
@@ -185,4 +186,5 @@ async def _one(plan: _Plan[T, R], place: int) -> R:
         )
     except TooLarge as error:
         raise Fatal(f"{what} refused: {error}; store it elsewhere, return a reference") from error
+    await got_further(attempt)
     return cast("R", result)

@@ -17,9 +17,10 @@ from trio_dagnats.attempt.outcome import (
 from trio_dagnats.errors import BrokerError, HandlerError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker import express
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.budgets import FAREWELL
 from trio_dagnats.worker.context import TaskContext
-from trio_dagnats.worker.drive import conclude, drive, resume
+from trio_dagnats.worker.drive import conclude, drive, resume, surely_in_time
 from trio_dagnats.worker.outcomes import bounded
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import examine, parse
@@ -165,7 +166,7 @@ async def farewell(attempt: Attempt) -> None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
     express.drop_start(attempt)
-    limit = min(trio.current_time() + ENDING_PATIENCE, attempt.lease_until)
+    limit = min(trio.current_time() + FAREWELL, attempt.lease_until)
     with trio.CancelScope(shield=True, deadline=limit):
         await _answer(attempt, attempt.reason)
     _answer_at_last(attempt)
@@ -187,8 +188,12 @@ async def _answer(attempt: Attempt, reason: CancelReason) -> None:
 
 def _answer_at_last(attempt: Attempt) -> None:
     """Hand back what could not be answered in time because its note was too slow."""
-    if not attempt.ended and attempt.reason is not CancelReason.LEASE_LOST:
+    if attempt.ended or attempt.reason is CancelReason.LEASE_LOST:
+        return
+    if surely_in_time(attempt):
         attempt.delivery.nak(attempt.nak_delay, not_after=attempt.lease_until)
+    else:
+        attempt.reason = CancelReason.LEASE_LOST
 
 
 async def _prepare_hand_back(attempt: Attempt) -> None:

@@ -36,6 +36,7 @@ class Hub:
         pipelined: handlers do not wait for their ``step.started`` to be stored.
         spawn: gives an attempt a task; does nothing once the worker has ended.
         empty: where the drain waits for the last attempt.
+        reads: bounds the signals that are read at once.
         skipped: tasks skipped because their run was cancelled while they were queued.
         now: reads trio's clock, at half the price of asking trio for it.
     """
@@ -54,6 +55,7 @@ class Hub:
     chores: trio.Nursery
     silent: bool
     pipelined: bool
+    reads: trio.CapacityLimiter
     spawn: "Callable[[Attempt], None]" = field(default=lambda _: None)
     live: "dict[Attempt, None]" = field(default_factory=dict)
     dispatches: "dict[int, Attempt]" = field(default_factory=dict)

@@ -40,3 +40,12 @@ def fresh_within(ack_wait: float) -> float:
 def renew_at(since: float, ack_wait: float) -> float:
     """Return when to renew next: after a third of the lease, which leaves two more tries."""
     return since + ack_wait / 3
+
+
+def surely_in_time(until: float, now: float, abort_after: float) -> bool:
+    """Say whether what is sent now cannot reach the server after the lease.
+
+    Bytes that are on their way die with their connection, if that has been dead for
+    ``abort_after`` seconds; before, they may arrive that late.
+    """
+    return until - now > abort_after

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import final
 
@@ -15,6 +16,7 @@ from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables
+from trio_dagnats.worker.budgets import LEAVE
 from trio_dagnats.worker.handlers import Handler
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -22,8 +24,6 @@ log = logging.getLogger("trio_dagnats.worker")
 EVERY = 30.0
 """Seconds between two writes; the bucket forgets an entry after 60 (contract 1.3)."""
 PATIENCE = 5.0
-LEAVE_PATIENCE = 1.0
-"""Seconds for the deletion: a server that does not answer must not cost the drain its deadline."""
 
 
 @final
@@ -72,7 +72,7 @@ class Presence:
             await self._broker.kv_delete(
                 BUCKET_WORKERS,
                 self._registration.worker_id,
-                deadline=trio.current_time() + LEAVE_PATIENCE,
+                deadline=trio.current_time() + LEAVE,
             )
         except BrokerError as error:
             log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)
@@ -100,6 +100,12 @@ def describe(worker_id: str, task_types: tuple[str, ...], concurrency: int) -> W
         max_tasks=concurrency,
         pid=os.getpid(),
         hostname=socket.gethostname() or "unknown",
-        version=version("trio-dagnats"),
+        version=_version(),
         last_seen="",
     )
+
+
+@cache
+def _version() -> str:
+    """Return our version: reading the metadata takes a millisecond."""
+    return version("trio-dagnats")

@@ -17,7 +17,8 @@ from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
 from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
-from trio_dagnats.worker.attempt import ENDING_PATIENCE, Attempt
+from trio_dagnats.worker.attempt import Attempt
+from trio_dagnats.worker.budgets import FAREWELL
 from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.loopstate import read_state
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
@@ -92,7 +93,7 @@ async def _count_skipped(attempt: Attempt) -> None:
             BUCKET_WORKER_STATUS,
             hub.worker_id,
             status_body(hub.worker_id, hub.skipped),
-            deadline=trio.current_time() + ENDING_PATIENCE,
+            deadline=trio.current_time() + FAREWELL,
         )
     except BrokerError:  # best effort, as the Go worker does it (contract 5, step 4)
         log.debug("worker_status not written", exc_info=True)
@@ -105,6 +106,7 @@ async def _after_redelivery(attempt: Attempt) -> Input:
         return Input.ALREADY_SETTLED
     await ensure_note(attempt)
     attempt.note_written = attempt.note != Note(dispatch=attempt.dispatch)
+    attempt.starts = past.starts
     if attempt.handler.loop and await _own_state_is_stored(attempt):
         return Input.CONTINUE_MISSING
     if killed_too_often(past, attempt.note):

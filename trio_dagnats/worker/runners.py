@@ -75,7 +75,7 @@ class _Runner:
         """Work until an attempt ends in another than the ordinary way.
 
         Cancellation (from outside the worker): the handler is cancelled and the task handed back,
-        within ``ENDING_PATIENCE`` seconds.
+        within ``FAREWELL`` seconds.
         """
         self._task = trio.lowlevel.current_task()
         first = self._attempt
@@ -85,7 +85,7 @@ class _Runner:
                     await self._work(scope)
         except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
             if not (self._misnested and isinstance(error, RuntimeError)):
-                self._give_reason()
+                self._give_reason(error)
                 raise
             text = "%s: its handler has left a cancel scope open; use `with`"
             log.exception(text, self._task.name)  # with trio's own words
@@ -93,9 +93,11 @@ class _Runner:
             if self._attempt is not None:
                 await _end(self._attempt)
 
-    def _give_reason(self) -> None:
-        if self._attempt is not None:
-            self._attempt.reason = self._attempt.reason or CancelReason.DRAIN
+    def _give_reason(self, error: BaseException) -> None:
+        attempt = self._attempt
+        if attempt is not None:
+            attempt.reason = attempt.reason or CancelReason.DRAIN
+            error.add_note(f"in {attempt.label} of {attempt.handler.task_type!r}")
 
     def take(self, attempt: Attempt) -> None:
         """Wake the task, for this attempt."""

@@ -6,6 +6,8 @@ reconnect, the history since the task's own timestamp is read, so that there is 
 """
 
 import logging
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol, final
 
 import trio
@@ -18,6 +20,9 @@ from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 log = logging.getLogger("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
+READS_AT_ONCE = 64
+"""Histories that are read at once: after a reconnect all of them are wanted, and a server that is
+asked for thousands at the same time answers none of them in time."""
 PAUSE_AFTER_ERROR = 1.0
 
 
@@ -41,22 +46,20 @@ class Watched(Protocol):
 
 @final
 class _Ear:
-    """The subscription of one run and the attempts that listen through it."""
+    """The subscription of one run and the attempts that listen through it.
+
+    ``open`` is the subscription, ``scope`` that of the task at work for it: it has none while there
+    is nothing to do, for thousands of runs may wait for days.
+    """
+
+    __slots__ = ("behind", "members", "open", "run_id", "scope")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.members: set[Watched] = set()
         self.behind: set[Watched] = set()
-        self.scope = trio.CancelScope()
-        self.lot = trio.lowlevel.ParkingLot()
-
-    def heard(self, message: Message | None) -> None:
-        """Take a live message, or the news that some were missed."""
-        if message is None:
-            self.behind |= self.members
-            self.lot.unpark_all()
-            return
-        tell(message.body, self.members)
+        self.open: AbstractAsyncContextManager[None] | None = None
+        self.scope: trio.CancelScope | None = None
 
 
 @final
@@ -65,13 +68,16 @@ class RunWatch:
 
     Args:
         broker: the connected server.
-        nursery: where the subscriptions live; it must outlive the attempts.
+        nursery: where the subscriptions are opened; it must outlive the attempts.
     """
 
     def __init__(self, broker: Broker, nursery: trio.Nursery) -> None:
         self._broker = broker
         self._nursery = nursery
         self._ears: dict[str, _Ear] = {}
+        self._unheard: list[_Ear] = []
+        self._lot = trio.lowlevel.ParkingLot()
+        self._turns = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._ears)
@@ -81,10 +87,9 @@ class RunWatch:
         ear = self._ears.get(watched.run_id)
         if ear is None:
             ear = self._ears[watched.run_id] = _Ear(watched.run_id)
-            self._nursery.start_soon(self._watch, ear)
         ear.members.add(watched)
         ear.behind.add(watched)
-        ear.lot.unpark_all()
+        self._attend(ear)
 
     def leave(self, watched: Watched) -> None:
         """Stop watching for this attempt; the last one closes the subscription."""
@@ -95,35 +100,75 @@ class RunWatch:
         ear.behind.discard(watched)
         if not ear.members:
             del self._ears[watched.run_id]
-            ear.scope.cancel()
+            if ear.scope is not None:
+                ear.scope.cancel()
+            self._unheard.append(ear)
+            self._lot.unpark_all()
 
-    async def _watch(self, ear: _Ear) -> None:
-        """Listen for as long as anybody does; a server that does not answer is asked again."""
-        with ear.scope:
+    async def run(self) -> None:
+        """Close the subscriptions that nobody needs any more, until cancelled; then all of them."""
+        try:
             while True:
+                await self._close_unheard()
+                await self._lot.park()
+        finally:
+            await self._close_unheard()
+
+    async def _close_unheard(self) -> None:
+        while self._unheard:
+            ear = self._unheard.pop()
+            listening, ear.open = ear.open, None
+            if listening is not None:
                 try:
-                    await self._listen(ear)
+                    await listening.__aexit__(None, None, None)
+                except BrokerError as error:
+                    log.debug("run %s is still listened to: %s", ear.run_id, error)
+
+    def _attend(self, ear: _Ear) -> None:
+        if ear.scope is None:
+            ear.scope = trio.CancelScope()
+            self._nursery.start_soon(self._work, ear, ear.scope)
+
+    def _heard(self, ear: _Ear, message: Message | None) -> None:
+        """Take a live message, or the news that some were missed."""
+        if message is not None:
+            tell(message.body, ear.members)
+        elif ear.members:
+            ear.behind |= ear.members
+            self._attend(ear)
+
+    async def _work(self, ear: _Ear, scope: trio.CancelScope) -> None:
+        """Listen, and catch up; a server that does not answer is asked again."""
+        with scope:
+            while ear.behind:
+                try:
+                    if ear.open is None:
+                        await self._listen(ear)
+                    else:
+                        await self._catch_up(ear)
                 except BrokerError as error:
                     log.debug("run %s is not watched now: %s", ear.run_id, error)
                     await trio.sleep(PAUSE_AFTER_ERROR)
+        ear.scope = None
 
     async def _listen(self, ear: _Ear) -> None:
-        async with self._broker.listen(history_subject(ear.run_id), ear.heard):
-            while True:
-                if ear.behind:
-                    await self._catch_up(ear)
-                else:
-                    await ear.lot.park()
+        listening = self._broker.listen(history_subject(ear.run_id), partial(self._heard, ear))
+        await listening.__aenter__()
+        ear.open = listening
+        if not ear.members:  # the last one has left just now
+            self._unheard.append(ear)
+            self._lot.unpark_all()
 
     async def _catch_up(self, ear: _Ear) -> None:
         behind, ear.behind = ear.behind, set()
         try:
-            records = await self._broker.records(
-                WORKFLOW_HISTORY,
-                history_subject(ear.run_id),
-                since_ns=min(watched.published_ns for watched in behind),
-                deadline=trio.current_time() + READ_PATIENCE,
-            )
+            async with self._turns:
+                records = await self._broker.records(
+                    WORKFLOW_HISTORY,
+                    history_subject(ear.run_id),
+                    since_ns=min(watched.published_ns for watched in behind),
+                    deadline=trio.current_time() + READ_PATIENCE,
+                )
         except BrokerError:  # no answer now: these are still behind
             ear.behind |= behind & ear.members
             await trio.sleep(PAUSE_AFTER_ERROR)

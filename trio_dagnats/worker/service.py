@@ -41,6 +41,7 @@ from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.runners import Runners
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
+from trio_dagnats.worker.signals import READS_AT_ONCE
 from trio_dagnats.worker.slots import Slots
 from trio_dagnats.worker.standstill import Standstills
 from trio_dagnats.worker.stores import StepStore
@@ -59,7 +60,7 @@ class Manner:
 
     Attributes:
         concurrency: attempts at once.
-        hard_exit: end the process if handlers outlive their cancellation.
+        hard_exit: end the process if it outlives the grace (``budgets``).
         pipelined: start handlers before their ``step.started`` is stored.
     """
 
@@ -88,8 +89,7 @@ class Service:
         telemetry: Telemetry,
         manner: Manner,
     ) -> None:
-        hard_exit = manner.hard_exit
-        self._overrun = Overrun(lambda: self.live, lambda: self.ledger, hard_exit=hard_exit)
+        self.overrun = Overrun(lambda: self.live, lambda: self.ledger)
         self._pipelined = manner.pipelined
         self._broker = broker
         self._handlers = handlers
@@ -119,6 +119,7 @@ class Service:
         """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
         limit = trio.current_time() + grace
         self._grace.deadline = min(self._grace.deadline, limit)
+        self.overrun.limit(self._grace.deadline)
         if self._draining.is_set():
             return
         self._draining.set()
@@ -151,6 +152,8 @@ class Service:
                 for helper in (hub.agenda, hub.young, hub.slots, presence, *self._observers()):
                     helpers.start_soon(helper.run)
                 helpers.start_soon(hub.facts.serve)
+                helpers.start_soon(hub.watch.run)
+                helpers.start_soon(self.overrun.run, self._grace)
                 try:
                     await self._serve(hub, presence, task_status)
                 finally:
@@ -173,7 +176,7 @@ class Service:
                     await presence.announce()
                     self.ready = True
                     task_status.started()
-            hub.chores.start_soon(self._overrun.run, self._grace)
+            self.overrun.sweep()
             await hub.emptied()
 
     def _observers(self) -> tuple[Watchdog, Standstills, MicroService]:
@@ -221,6 +224,7 @@ class Service:
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
             watch=RunWatch(self._broker, helpers),
+            reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),
             settler=Settler(self._broker),

@@ -6,7 +6,7 @@ all the same, as a net under lost wake-ups.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import final
 
 import trio
@@ -23,15 +23,30 @@ LOOK_AGAIN = (0.02, 0.1, 0.5)
 """Seconds between looks after a wake-up that found nothing: who is woken may be faster than a
 cluster that is still storing the value."""
 READ_PATIENCE = 5.0
+READS_AT_ONCE = 64
+"""Values that a worker reads at once: after a reconnect it wants those of all its waits."""
 PAUSE_AFTER_ERROR = 1.0
 
 
 @final
 class SignalRegister:
-    """A signal of a run, for values of a revision greater than ``newer_than``."""
+    """A signal of a run, for values of a revision greater than ``newer_than``.
 
-    def __init__(self, broker: Broker, run_id: str, name: str, newer_than: int) -> None:
+    All registers of a worker share ``turns``, or a server that is asked for thousands of values at
+    the same time would answer none of them in time.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        run_id: str,
+        name: str,
+        newer_than: int,
+        turns: trio.CapacityLimiter | None = None,
+    ) -> None:
         self._broker = broker
+        self._turns = turns or trio.CapacityLimiter(1)
+        self._unsure = False
         self._key = signal_key(run_id, name)
         self._newer_than = newer_than
         self._news = trio.Event()
@@ -45,33 +60,43 @@ class SignalRegister:
             Missing: no bucket ``signals`` on this server.
         """
         self._news = trio.Event()
-        deadline = trio.current_time() + READ_PATIENCE
+        self._unsure = False
         try:
-            entry = await self._broker.kv_get(BUCKET_SIGNALS, self._key, deadline=deadline)
-        except NotStored:  # the reconnect, or the next poll, looks again
+            async with self._turns:
+                deadline = trio.current_time() + READ_PATIENCE
+                entry = await self._broker.kv_get(BUCKET_SIGNALS, self._key, deadline=deadline)
+        except NotStored:
+            self._unsure = True
             return None
         return entry if entry is not None and entry.revision > self._newer_than else None
 
-    async def wait(self) -> Entry:
+    async def wait(self, begins: Callable[[], Awaitable[None]] | None = None) -> Entry:
         """Wait until there is a new value; the caller's scope ends it.
+
+        Args:
+            begins: called when there is none yet, so that it is a wait indeed.
 
         Raises:
             Missing: no bucket ``signals`` on this server.
         """
         while True:
             try:
-                return await self._listen()
+                return await self._listen(begins)
             except (
                 NotStored
             ) as error:  # an outage ends no wait: the subscription is asked for again
                 log.debug("signal %s is not listened for now: %s", self._key, error)
                 await trio.sleep(PAUSE_AFTER_ERROR)
 
-    async def _listen(self) -> Entry:
+    async def _listen(self, begins: Callable[[], Awaitable[None]] | None) -> Entry:
         pauses: Iterator[float] = iter(())
         async with self._broker.listen(kv_subject(BUCKET_SIGNALS, self._key), self._heard):
             while (entry := await self.look()) is None:
-                with trio.move_on_after(next(pauses, POLL)):
+                if begins is not None:
+                    await begins()
+                    begins = None
+                seconds = PAUSE_AFTER_ERROR if self._unsure else next(pauses, POLL)
+                with trio.move_on_after(seconds):
                     await self._news.wait()
                 if self._news.is_set():
                     pauses = iter(LOOK_AGAIN)

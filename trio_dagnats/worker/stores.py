@@ -24,8 +24,6 @@ from trio_dagnats.wire.task import Task
 
 ITEMS_PATIENCE = 60.0
 """Seconds for reading all entries of a durable map, which may be many megabytes."""
-NOTE_PATIENCE = 2.0
-"""Seconds for a note while an attempt ends: losing it costs a count, waiting costs the drain."""
 
 
 @final
@@ -73,15 +71,13 @@ class StepStore:
         """Write the attempt note."""
         if self.notes:
             key = note_key(task.run_id, task.step_id)
-            await self._broker.kv_put(
-                BUCKET_CHECKPOINTS, key, encode(note), deadline=soon(NOTE_PATIENCE)
-            )
+            await self._broker.kv_put(BUCKET_CHECKPOINTS, key, encode(note), deadline=soon())
 
     async def drop_note(self, task: Task) -> None:
         """Delete the attempt note after the outcome."""
         if self.notes:
             key = note_key(task.run_id, task.step_id)
-            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=soon(NOTE_PATIENCE))
+            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=soon())
 
     async def _read(self, key: str) -> bytes | None:
         try:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import CodeType, CoroutineType, FrameType, GeneratorType
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
@@ -38,29 +38,55 @@ class Places:
 
     That is the innermost line outside of trio, this package, the standard library and installed
     libraries. The package of the handler counts as the user's even where it is installed.
+
+    What it keeps is found by the identity of code objects: to hash one is to hash all of its code.
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[CodeType, tuple[str, bool, bool]] = {}
-        self._places: dict[tuple[CodeType, int], Place] = {}
+        self._kinds: dict[int, _Kind] = {}
+        self._chains: dict[tuple[int, ...], int] = {}
+        self._places: dict[tuple[int, int], Place] = {}
         self._leaves: dict[tuple[str, int], TaskTree] = {}
 
     def of_task(self, task: trio.lowlevel.Task) -> Place | None:
-        """Return the place on which a task stands."""
-        return self.find(task_frames(task))
+        """Return the place on which a task stands.
+
+        Many tasks stand in the same chain of coroutines: which of them is the user's is found out
+        once. To look at the frame of each, every time, would take several times as long.
+        """
+        chain: list[CoroutineType[object, None, object]] = []
+        codes: list[int] = []
+        coro: object = task.coro
+        while type(coro) is CoroutineType:
+            chain.append(coro)
+            codes.append(id(coro.cr_code))
+            coro = coro.cr_await
+        if type(coro) is not GeneratorType or coro.gi_yieldfrom is not None:
+            return self.find(task_frames(task))  # an async generator, or it does not wait
+        key = tuple(codes)
+        depth = self._chains.get(key)
+        if depth is None:
+            depth = self._chains[key] = self._depth(task_frames(task))
+        frame = chain[depth].cr_frame if depth < len(chain) else coro.gi_frame
+        return None if frame is None else self._place(frame)
 
     def find(self, frames: Iterable[FrameType]) -> Place | None:
         """Return the place of a stack, given from its outermost frame inwards."""
-        best: FrameType | None = None
-        home, kinds = "", self._kinds
-        for frame in frames:
-            package, machinery, library = kinds.get(frame.f_code) or self._kind(frame)
+        stack = list(frames)
+        return self._place(stack[self._depth(stack)]) if stack else None
+
+    def _depth(self, frames: Sequence[FrameType]) -> int:
+        """Say which frame of a stack, given from its outermost one inwards, is the place."""
+        best, home, known = 0, "", self._kinds.get
+        for depth, frame in enumerate(frames):
+            code = frame.f_code
+            _, package, machinery, library = known(id(code)) or self._kind(code, frame)
             if machinery:
-                best = best if home else frame
+                best = best if home else depth
             elif not home or not library or package == home:
                 home = home or package
-                best = frame
-        return None if best is None else self._place(best)
+                best = depth
+        return best
 
     def leaf(self, name: str, place: Place | None) -> TaskTree:
         """Return the entry of a task without children: the same object for those that are alike."""
@@ -70,22 +96,30 @@ class Places:
             found = self._leaves[key] = TaskTree(name, place)
         return found
 
-    def _kind(self, frame: FrameType) -> tuple[str, bool, bool]:
-        package = _package(frame)
-        library = frame.f_code.co_filename.startswith(_LIBRARIES)
-        found = self._kinds[frame.f_code] = package, package in _OURS, library
+    def _kind(self, code: CodeType, frame: FrameType | None) -> "_Kind":
+        package = _package(frame) if frame else "?"
+        library = code.co_filename.startswith(_LIBRARIES)
+        found = self._kinds[id(code)] = _Kind(code, package, package in _OURS, library)
         return found
 
     def _place(self, frame: FrameType) -> Place:
-        key = frame.f_code, frame.f_lineno
-        found = self._places.get(key)
+        code, line = frame.f_code, frame.f_lineno
+        found = self._places.get((id(code), line))
         if found is None:
-            code, line = key
             text = linecache.getline(code.co_filename, line, frame.f_globals).strip()
             file = code.co_filename.encode(errors="replace").decode()  # a path may be no text
             place = Place(file, line, code.co_qualname, text[:MOST_TEXT])
-            found = self._places[key] = place
+            found = self._places[id(code), line] = place
         return found
+
+
+class _Kind(NamedTuple):
+    """What a code object is; held, so that no other one can get its identity."""
+
+    code: CodeType
+    package: str
+    machinery: bool
+    library: bool
 
 
 def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
@@ -219,8 +253,10 @@ def _children(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
 
 def _gather(trees: Sequence[TaskTree]) -> tuple[TaskTree, ...]:
     """Make one entry of leaves that are alike, and put all in order: trio's own has none."""
-    counts = Counter(map(id, trees))
     once = {id(tree): tree for tree in trees}
+    if len(once) == len(trees):
+        return tuple(sorted(trees, key=_order))
+    counts = Counter(map(id, trees))
     found = [replace(t, alike=counts[i]) if counts[i] > 1 else t for i, t in once.items()]
     return tuple(sorted(found, key=_order))
 

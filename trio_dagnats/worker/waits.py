@@ -4,50 +4,71 @@ While the whole attempt waits it gives up its slot and keeps its lease. The wait
 scope: by drain, by the run's end, or by the handler's own cancellation.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 from math import isfinite
+from types import TracebackType
+from typing import final
 
 import trio
 
 from trio_dagnats.errors import OutcomeError, UsageError
 from trio_dagnats.worker.attempt import Attempt, Wait
+from trio_dagnats.worker.progress import got_further
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.signals import SignalRegister
 
 NS = 1_000_000_000
+MAX_PAUSE = 365 * 86_400.0
+"""Seconds of the longest pause: the engine's own sleeps are no longer."""
 
 
-@asynccontextmanager
-async def waiting(attempt: Attempt, wait: Wait) -> AsyncIterator[None]:
-    """Mark a wait for the length of a block, without a slot while the whole attempt waits.
+@final
+class Waiting:
+    """Marks a wait for the length of a block, without a slot while the whole attempt waits.
 
     Entering it while the worker drains ends the attempt at once: a wait that has not begun is
-    better begun elsewhere.
+    better begun elsewhere. A class, for a generator weighs more, and there may be thousands.
     """
-    whole = (
+
+    __slots__ = ("_attempt", "_wait", "_whole")
+
+    def __init__(self, attempt: Attempt, wait: Wait) -> None:
+        self._attempt = attempt
+        self._wait = wait
+        self._whole = _waits_as_a_whole(attempt)
+
+    async def __aenter__(self) -> None:
+        attempt = self._attempt
+        attempt.waits += (self._wait,)
+        if self._whole:
+            attempt.idle = True
+            if attempt.hub.draining.is_set():
+                attempt.cancel(CancelReason.DRAIN)
+            attempt.hub.slots.suspend(attempt.share)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        attempt = self._attempt
+        try:
+            if self._whole:
+                await attempt.hub.slots.resume(attempt.share)
+                attempt.idle = False
+        finally:
+            if attempt.reason is None:  # else the farewell still needs to know it
+                attempt.waits = tuple(other for other in attempt.waits if other is not self._wait)
+
+
+def _waits_as_a_whole(attempt: Attempt) -> bool:
+    return (
         (task := trio.lowlevel.current_task()) is attempt.main_task
         and not attempt.handler.threaded
         and not any(nursery.child_tasks for nursery in task.child_nurseries)
         and not attempt.waits
     )
-    attempt.waits += (wait,)
-    try:
-        if not whole:
-            yield
-            return
-        attempt.idle = True
-        if attempt.hub.draining.is_set():
-            attempt.cancel(CancelReason.DRAIN)
-        attempt.hub.slots.suspend(attempt.share)
-        try:
-            yield
-        finally:
-            await attempt.hub.slots.resume(attempt.share)
-            attempt.idle = False
-    finally:
-        if attempt.reason is None:  # else the farewell still needs to know it
-            attempt.waits = tuple(other for other in attempt.waits if other is not wait)
 
 
 async def pause(
@@ -55,6 +76,8 @@ async def pause(
 ) -> None:
     """Wait durably; see ``TaskContext.pause``."""
     _check_duration("pause", duration)
+    if duration > MAX_PAUSE:
+        raise UsageError(f"pause must be at most {MAX_PAUSE:g} s, a year, not {duration!r}")
     begun_ns = attempt.hub.broker.time_ns()  # what storing it takes is part of the pause
     await _check_fits(attempt, duration)
     await ensure_note(attempt)
@@ -73,10 +96,13 @@ async def pause(
         await attempt.hub.store.save_note(attempt.task, attempt.note)
         attempt.note_written = True
     left = max(0.0, (until_ns - attempt.hub.broker.time_ns()) / NS)
+    over = trio.current_time() + left
     if hand_back and left:
         await _hand_back(attempt, until_ns)
-    async with waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
-        await trio.sleep(left)
+    async with Waiting(attempt, Wait(what=f"pause of {duration:g} s", until_ns=until_ns)):
+        if left and attempt.idle:
+            await got_further(attempt)
+        await trio.sleep_until(over)
 
 
 async def _hand_back(attempt: Attempt, until_ns: int) -> None:
@@ -94,9 +120,15 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
     if timeout is not None:
         _check_duration("wait_for_signal timeout", timeout)
     register = await signal_register(attempt, name)
-    with trio.fail_after(float("inf") if timeout is None else timeout):
-        async with waiting(attempt, Wait(what=f"signal {name}")):
-            entry = await register.wait()
+    if timeout is None:  # without a scope, which weighs a kilobyte
+        return await _receive(attempt, name, register)
+    with trio.fail_after(timeout):
+        return await _receive(attempt, name, register)
+
+
+async def _receive(attempt: Attempt, name: str, register: SignalRegister) -> bytes:
+    async with Waiting(attempt, Wait(what=f"signal {name}")):
+        entry = await register.wait(partial(got_further, attempt) if attempt.idle else None)
     received(attempt, name, entry.revision)
     return entry.value
 
@@ -105,7 +137,8 @@ async def signal_register(attempt: Attempt, name: str) -> SignalRegister:
     """Return the signal, for values that the handler has not had yet."""
     await ensure_note(attempt)
     newer_than = max(attempt.signals.get(name, 0), attempt.note.signals.get(name, 0))
-    return SignalRegister(attempt.hub.broker, attempt.run_id, name, newer_than)
+    hub = attempt.hub
+    return SignalRegister(hub.broker, attempt.run_id, name, newer_than, hub.reads)
 
 
 def received(attempt: Attempt, name: str, revision: int) -> None:
@@ -117,8 +150,12 @@ def received(attempt: Attempt, name: str, revision: int) -> None:
 
 async def save_checkpoint(attempt: Attempt, data: bytes) -> None:
     """Store the handler's own checkpoint; a loop's state, which has the usual key, stays."""
-    await attempt.hub.store.save_checkpoint(attempt.task, data, beside=attempt.handler.loop)
+    store, task, beside = attempt.hub.store, attempt.task, attempt.handler.loop
+    before = await store.load_checkpoint(task, beside=beside) if attempt.starts else data
+    await store.save_checkpoint(task, data, beside=beside)
     attempt.checkpointed = True
+    if before != data:
+        await got_further(attempt, chance=True)
 
 
 async def commit_signals(attempt: Attempt) -> None:

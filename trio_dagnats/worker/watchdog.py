@@ -1,8 +1,9 @@
 """A thread that notices when the event loop stands still, and names the handler that blocks it.
 
 While the loop is blocked nothing renews leases, and nobody in the loop can say so (design 8.7). The
-thread only reads a clock and, once per blockage, the stack of the loop's thread. The outermost
-frame of a coroutine that runs is on that stack: this is how it finds whose task it is.
+thread asks the loop for a sign of life now and then and, once per blockage, reads the stack of the
+loop's thread. The outermost frame of a coroutine that runs is on that stack: this is how it finds
+whose task it is. It is the thread that keeps the time, so a virtual clock has no beats to jump to.
 
 A handler that computes in C without letting go of the interpreter (a pathological regular
 expression) stops the thread, too: it is named when that call ends.
@@ -52,23 +53,27 @@ class Watchdog:
         self._over = threading.Event()
 
     async def run(self) -> None:
-        """Give signs of life until cancelled; the thread ends with it."""
-        thread = partial(self._watch, threading.get_ident())
+        """Watch until cancelled; the thread ends with it."""
+        token = trio.lowlevel.current_trio_token()
+        thread = partial(self._watch, threading.get_ident(), token)
         async with trio.open_nursery() as nursery:
             # A place of its own: trio's default limit is for the program's threads.
             place = trio.CapacityLimiter(1)
             nursery.start_soon(partial(trio.to_thread.run_sync, thread, limiter=place))
             try:
-                while True:
-                    self._beat = time.monotonic()
-                    await trio.sleep(BEAT)
+                await trio.sleep_forever()
             finally:
                 self._over.set()
 
-    def _watch(self, loop_thread: int) -> None:
+    def _sign(self) -> None:
+        self._beat = time.monotonic()
+
+    def _watch(self, loop_thread: int, token: trio.lowlevel.TrioToken) -> None:
         named = 0.0
         looked, cpu = time.monotonic(), time.process_time()
+        self._beat = looked
         while not self._over.wait(BEAT):
+            token.run_sync_soon(self._sign, idempotent=True)
             beat, now, used = self._beat, time.monotonic(), time.process_time()
             stood = process_stood(now - looked - BEAT, used - cpu)
             looked, cpu = now, used

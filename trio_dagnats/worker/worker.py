@@ -45,12 +45,10 @@ class Worker:
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
         worker_id: the name in the directory, a random one when None.
         options: how to connect: credentials, TLS, names.
-        hard_exit: end the process with exit code 70, 1.5 seconds after the grace, if handlers
-            do not end though they were cancelled (in a thread, shielded, swallowing it).
+        hard_exit: end the process with exit code 70 if it outlives the grace by 1.75 seconds.
         pipeline_started: start the handler before the server has stored ``step.started``; its
             outcome waits for that. It saves a round trip, and risks that a handler has run of
-            which the engine knows nothing: when the event cannot be stored the handler is cancelled
-            (``CancelReason.NOT_STARTED``) and the task handed back.
+            which the engine knows nothing: without the event it is ended (``NOT_STARTED``).
 
     Raises:
         UsageError: a value that cannot be used; the text names it.
@@ -155,9 +153,8 @@ class Worker:
         """Register ``handler(ctx, state: S) -> Continue[S] | Out``, called once per iteration.
 
         The first iteration's state is the step's input, read as ``S``; later ones get what the
-        iteration before returned in ``Continue(state)``. Each state is committed once.
-
-        Args and errors: as :meth:`handle`.
+        iteration before returned in ``Continue(state)``. Each state is committed once. Args and
+        errors: as :meth:`handle`.
         """
         return self._register(adapters.agent_loop, task_type, handler, options)
 
@@ -285,15 +282,19 @@ class Worker:
             self._running = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        about = describe(self.worker_id, self._registry.task_types(), self._manner.concurrency)
+        handlers = self._registry.handlers()
         with self._startup:
-            async with open_broker(self._nats, self._options) as broker:
-                self._service = Service(
-                    broker,
-                    self._registry.handlers(),
-                    describe(self.worker_id, self._registry.task_types(), self._manner.concurrency),
-                    self._telemetry,
-                    self._manner,
-                )
-                await serve(self._service, task_status)
+            async with trio.open_nursery() as nursery:
+                try:
+                    async with open_broker(self._nats, self._options) as broker:
+                        service = Service(broker, handlers, about, self._telemetry, self._manner)
+                        self._service = service
+                        if self._manner.hard_exit:
+                            nursery.start_soon(service.overrun.exit_at_last)
+                        await serve(service, task_status)
+                finally:  # the connection is closed
+                    if self._service is not None:
+                        self._service.overrun.over()
         if self._service is None or not self._service.ready:
             task_status.started()  # stopped before it was ready: that is no error

@@ -26,13 +26,14 @@ _BARE = frozenset({Action.SLEEP_COMPLETE, Action.WAIT_TIMEOUT, Action.APPROVAL_T
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A message ready to be stored; ``step_id`` for tasks."""
+    """A message ready to be stored; ``step_id`` for tasks, ``last`` for the end of a run."""
 
     subject: str
     msg_id: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     step_id: str = ""
+    last: bool = False
 
 
 def render(effect: Effect, state: RunState) -> Iterator[Outgoing]:
@@ -80,7 +81,12 @@ def _event(effect: Effect, state: RunState) -> Outgoing:
         body["payload"] = payload
     if effect.number:
         body["attempt_number"] = effect.number
-    return Outgoing(subject=history_subject(run_id), msg_id=effect.msg_id, body=compact(body))
+    return Outgoing(
+        subject=history_subject(run_id),
+        msg_id=effect.msg_id,
+        body=compact(body),
+        last=effect.kind is Kind.RUN_ENDED,
+    )
 
 
 def _type(effect: Effect, state: RunState) -> EventType:

@@ -127,6 +127,11 @@ class Sender:
         return timer(effect.model_copy(update={"duration_ms": wait_ms}), state)
 
     async def _store_all(self, messages: Sequence[Outgoing]) -> None:
+        """Store messages; the run's end after what led to it, such as a step's timeout."""
+        for last in (False, True):
+            await self._store_at_once([m for m in messages if m.last is last])
+
+    async def _store_at_once(self, messages: Sequence[Outgoing]) -> None:
         if len(messages) == 1:
             await self._store(messages[0])
             return

@@ -1,13 +1,13 @@
 """A connection to the in-memory server, and the faults that a test can give it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import final
 
 import trio
 
-from trio_dagnats.errors import TooLarge
+from trio_dagnats.errors import BrokerError, TooLarge
 from trio_dagnats.transport.memory import core
 from trio_dagnats.transport.memory.intake import MemoryIntake
 from trio_dagnats.transport.memory.line import Line
@@ -39,11 +39,12 @@ class MemoryBroker:
 
     Attributes:
         acks_to_lose: how many acknowledgements of stores get lost on their way, from now on.
+        line: what else can happen to what is sent.
     """
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
-        self._line = Line(server.clockwork)
+        self.line = Line(server.clockwork)
         self.acks_to_lose = 0
 
     @property
@@ -63,19 +64,19 @@ class MemoryBroker:
     @property
     def connected(self) -> bool:
         """Whether the connection is up; see :meth:`disconnect`."""
-        return self._line.connected
+        return self.line.connected
 
     def disconnect(self) -> None:
         """Lose the connection: what is sent waits, what is delivered is lost, leases run on."""
-        self._line.cut()
+        self.line.cut()
 
     def crash(self) -> None:
         """End as a killed process does: as :meth:`disconnect`, and the server drops the pulls."""
-        self._line.crash()
+        self.line.crash()
 
     def reconnect(self) -> None:
         """Bring the connection back: queued frames go out, pulls and listeners start over."""
-        self._line.mend()
+        self.line.mend()
 
     async def publish(
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
@@ -84,12 +85,12 @@ class MemoryBroker:
         self._check_size(subject, body, headers)
         await trio.lowlevel.checkpoint()
         message = Message(subject=subject, body=body, headers=headers, reply=reply)
-        self._line.send(lambda: _ignore(self._server.publish(message)))
+        self.line.send(lambda: _ignore(self._server.publish(message)))
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """See the port."""
         self._check_size(subject, body, NO_HEADERS)
-        return await core.ask(self._server, self._line, subject, body, timeout)
+        return await core.ask(self._server, self.line, subject, body, timeout)
 
     async def store(  # noqa: PLR0913 - the port's signature
         self,
@@ -104,14 +105,15 @@ class MemoryBroker:
     ) -> Stored:
         """See the port."""
         self._check_size(subject, body, headers)
-        resent = False
+        late = partial(self._server.store, subject, body, headers, msg_id, expect_last)
+        resent = self.line.holds_back(partial(_unheard, late), deadline)
         while True:
-            await self._line.turn(deadline)
+            await self.line.turn(deadline)
             expect = resend_expect if resent and resend_expect is not None else expect_last
             stored = self._server.store(subject, body, headers, msg_id, expect)
             if self.connected and not self._loses_ack():
                 return Stored(sequence=stored.sequence, duplicate=stored.duplicate, resent=resent)
-            await self._line.wait(SILENCE, deadline)
+            await self.line.wait(SILENCE, deadline)
             resent = True
 
     def post(  # noqa: PLR0913 - the port's signature
@@ -132,7 +134,7 @@ class MemoryBroker:
             return None
         post = Post(
             self._server,
-            self._line,
+            self.line,
             partial(self._server.store, subject, body, headers, msg_id),
             resend_expect,
             deadline,
@@ -147,7 +149,7 @@ class MemoryBroker:
         self, subject: str, on_message: OnMessage, *, queue: str = ""
     ) -> AsyncIterator[None]:
         """See the port."""
-        async with core.listening(self._server, self._line, subject, on_message, queue):
+        async with core.listening(self._server, self.line, subject, on_message, queue):
             yield
 
     @asynccontextmanager
@@ -161,25 +163,25 @@ class MemoryBroker:
     ) -> AsyncIterator[MemoryIntake]:
         """See the port."""
         consumers = self._server.stream(stream).consumers
-        intake = MemoryIntake(self._line, lambda: consumers.get(durable), sink)
-        self._line.intakes.append(intake)
+        intake = MemoryIntake(self.line, lambda: consumers.get(durable), sink)
+        self.line.intakes.append(intake)
         try:
             yield intake
         finally:
             intake.leave()
-            self._line.intakes.remove(intake)
+            self.line.intakes.remove(intake)
 
     async def records(
         self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float
     ) -> list[Record]:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         found = self._server.stream(stream).read(subject, self.time_ns())
         return [r for r in found if r.sequence > after and r.time_ns >= since_ns]
 
     async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         return self._server.stream(stream).last(subject, self.time_ns())
 
     async def kv_get(self, bucket: str, key: str, *, deadline: float) -> Entry | None:
@@ -190,7 +192,7 @@ class MemoryBroker:
         self, bucket: str, keys: Sequence[str], *, deadline: float
     ) -> Mapping[str, Entry]:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         stream, now = self._server.bucket(bucket), self.time_ns()
         records = [stream.last(kv_subject(bucket, key), now) for key in keys]
         return entries_of(bucket, [record for record in records if record])
@@ -211,24 +213,24 @@ class MemoryBroker:
 
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         found = self._server.bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
         entries = entries_of(bucket, found)
         return [entries[key] for key in sorted(entries) if key.startswith(prefix)]
 
     async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         self._server.bucket(bucket).clear(kv_subject(bucket, f"{prefix}>"))
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         self._server.ensure_stream(spec)
 
     async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         name = f"KV_{bucket}"
         if name not in self._server.streams:
             spec = StreamSpec(name=name, subjects=(f"$KV.{bucket}.>",), max_age_ns=ttl_ns)
@@ -236,22 +238,22 @@ class MemoryBroker:
 
     async def has_stream(self, stream: str, *, deadline: float) -> bool:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         return stream in self._server.streams
 
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         return [consumer.state() for consumer in self._server.stream(stream).consumers.values()]
 
     async def ensure_consumer(self, spec: ConsumerSpec, *, deadline: float) -> ConsumerState:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         return self._server.ensure_consumer(spec).state()
 
     async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
         """See the port."""
-        await self._line.turn(deadline)
+        await self.line.turn(deadline)
         consumer = self._server.stream(stream).consumers.pop(name, None)
         if consumer is not None:
             consumer.delete()
@@ -265,6 +267,12 @@ class MemoryBroker:
             return False
         self.acks_to_lose -= 1
         return True
+
+
+def _unheard(send: Callable[[], Stored]) -> None:
+    """Store what nobody waits for any more."""
+    with suppress(BrokerError):
+        send()
 
 
 def _ignore(_found: object) -> None:

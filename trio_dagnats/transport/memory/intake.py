@@ -55,6 +55,8 @@ class MemoryDelivery:
 
     async def renew(self, *, deadline: float) -> float:
         """See the port."""
+        if self._line.holding:
+            self._line.send(lambda: self._consumer.renew(self.stream_sequence), deadline)
         await self._line.turn(deadline)
         self._consumer.renew(self.stream_sequence)
         return trio.current_time()
@@ -63,6 +65,9 @@ class MemoryDelivery:
         if self._answered:
             return
         self._answered = True
+        if self._line.answers_to_lose:
+            self._line.answers_to_lose -= 1
+            return
 
         def arrive() -> None:
             self._consumer.note(self.stream_sequence, self.deliveries, body)

@@ -29,6 +29,7 @@ class Line:
 
     Attributes:
         connected: whether the line is up.
+        answers_to_lose: how many answers to deliveries get lost on their way, from now on.
         listeners: who is told that the line was cut and is back.
         intakes: who has open pulls.
     """
@@ -36,7 +37,9 @@ class Line:
     def __init__(self, clockwork: Clockwork) -> None:
         self._clockwork = clockwork
         self._queued: list[tuple[Callable[[], None], float]] = []
+        self._held: list[Callable[[], None]] | None = None
         self._back = trio.lowlevel.ParkingLot()
+        self.answers_to_lose = 0
         self.listeners: list[OnMessage] = []
         self.intakes: list[Puller] = []
         self.connected = True
@@ -63,11 +66,38 @@ class Line:
         for listener in self.listeners:
             self._clockwork.post(partial(listener, None))
 
+    @property
+    def holding(self) -> bool:
+        """Whether what is sent stays on its way for now."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Keep what is sent on its way, as a network does that is stuck: it is not lost."""
+        self._held = []
+
+    def release(self) -> None:
+        """Let everything arrive that was held, however late it is."""
+        held, self._held = self._held or [], None
+        for call in held:
+            self._clockwork.post(call)
+        self._back.unpark_all()
+
+    def holds_back(self, call: Callable[[], None], not_after: float) -> bool:
+        """Send a frame that arrives later, whatever becomes of its sender; False: nothing held."""
+        if self.connected and self.holding:
+            self.send(call, not_after)
+            return True
+        return False
+
     def send(self, call: Callable[[], None], not_after: float = FOREVER) -> None:
         """Send a frame: queued while the line is cut, dropped when its time is over."""
         if not self.connected:
             self._queued.append((call, not_after))
-        elif trio.current_time() < not_after:
+        elif trio.current_time() >= not_after:
+            return
+        elif self._held is not None:
+            self._held.append(call)
+        else:
             self._clockwork.post(call)
 
     async def turn(self, deadline: float) -> None:
@@ -78,9 +108,9 @@ class Line:
         """
         await trio.lowlevel.checkpoint()
         with trio.move_on_at(deadline):
-            while not self.connected:
+            while self.holding or not self.connected:
                 await self._back.park()
-        if not self.connected or trio.current_time() >= deadline:
+        if self.holding or not self.connected or trio.current_time() >= deadline:
             raise NotStored("the server did not answer in time")
 
     async def wait(self, seconds: float, deadline: float) -> None:

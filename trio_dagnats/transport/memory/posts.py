@@ -1,6 +1,7 @@
 """Posts of the in-memory broker: sent along the line, told to a callback."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import trio
@@ -51,18 +52,26 @@ class Post:
 
     def begin(self) -> None:
         """Send it for the first time."""
-        self._line.send(self._send)
+        self._go()
         self._look_later()
 
     def abandon(self) -> None:
         """See the port."""
         self._done = None
 
+    def _go(self) -> None:
+        if self._line.connected and self._line.holding:  # it arrives, whoever still waits then
+            resent, self._sent_at = self._sent_at is not None, trio.current_time()
+            self._line.send(partial(self._arrive, resent=resent), self.deadline)
+        else:
+            self._line.send(self._send, self.deadline)
+
     def _send(self) -> None:
-        if self._done is None or trio.current_time() >= self.deadline:
-            return
-        resent = self._sent_at is not None
-        self._sent_at = trio.current_time()
+        if self._done is not None:
+            resent, self._sent_at = self._sent_at is not None, trio.current_time()
+            self._arrive(resent=resent)
+
+    def _arrive(self, *, resent: bool) -> None:
         try:
             stored = self._store(self._resend_expect if resent else None)
         except BrokerError as error:
@@ -84,7 +93,7 @@ class Post:
             return
         sent_at = self._sent_at
         if sent_at is not None and now - sent_at > SILENCE and self._line.connected:
-            self._line.send(self._send)
+            self._go()
         self._look_later()
 
     def _tell(self, result: Stored | BrokerError) -> None:

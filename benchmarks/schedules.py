@@ -2,10 +2,18 @@
 
 A schedule has a few tasks whose handlers end in all the ways there are, two workers, and a storm:
 connections that are lost, acknowledgements that get lost, drains, crashes and cancelled runs. Then
-the storm is over, and what must hold is checked.
+the storm is over, and what must hold is checked: at most one outcome stored per attempt, no ACK
+before its event, every task settled, no more attempts at once than slots, nothing left behind.
+
+A seed that fails prints what happened, and the command that plays it again.
+
+Run it:  python -m benchmarks.schedules
+One:     python -m benchmarks.schedules --seed 17 --count 1
 """
 
 import json
+import logging
+import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +22,7 @@ from random import Random
 import trio
 import trio.testing
 
+from benchmarks.common import OUTCOMES, Report, arguments
 from trio_dagnats import Fatal, RateLimited, Retryable, TaskContext, Worker
 from trio_dagnats.errors import DagnatsError
 from trio_dagnats.local.engine import resources
@@ -23,12 +32,13 @@ from trio_dagnats.wire import events
 from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.text import compact
 
-OUTCOMES = ("step.completed", "step.failed", "step.continue")
 STORM = 90.0
 """Virtual seconds during which things go wrong."""
 CALM = 7200.0
 """Virtual seconds within which every task has to be settled after the storm."""
 SLOTS = 3
+A_MINUTE = 1000
+"""Schedules that have to be played in a minute."""
 
 
 class Broken(AssertionError):  # noqa: N818 - named for what happened
@@ -36,63 +46,76 @@ class Broken(AssertionError):  # noqa: N818 - named for what happened
 
 
 async def returns(_ctx: TaskContext, _random: Random) -> int:
+    """Return a value."""
     return 1
 
 
 async def completes(ctx: TaskContext, random: Random) -> None:
+    """Complete by a call, and linger."""
     await ctx.complete(2)
     await trio.sleep(random.choice((0, 0.01, 3)))
 
 
 async def completes_beside_a_child(ctx: TaskContext, _random: Random) -> None:
+    """Complete in a child task beside another one."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep, 1)
         nursery.start_soon(ctx.complete, 3)
 
 
 async def fails(_ctx: TaskContext, _random: Random) -> None:
+    """Raise what nobody expects."""
     raise ValueError("no")
 
 
 async def fails_by_a_call(ctx: TaskContext, _random: Random) -> None:
+    """Fail by a call."""
     await ctx.fail("no")
 
 
 async def is_fatal(_ctx: TaskContext, _random: Random) -> None:
+    """Raise a group that holds a fatal error."""
     raise ExceptionGroup("both", [ValueError("no"), Fatal("never")])
 
 
 async def is_limited(_ctx: TaskContext, _random: Random) -> None:
+    """Raise a rate limit."""
     raise RateLimited("slower", 2)
 
 
 async def retries(_ctx: TaskContext, random: Random) -> int:
+    """Ask for a redelivery in place, most of the time."""
     if random.random() < 0.7:
         raise Retryable("again", delay=random.choice((0, 0.5, 20)))
     return 4
 
 
 async def continues(ctx: TaskContext, _random: Random) -> None:
+    """Continue, as a loop does."""
     await ctx.continue_()
 
 
 async def pauses(ctx: TaskContext, random: Random) -> int:
+    """Pause, or hand a pause back."""
     await ctx.pause(random.choice((0.2, 5, 60)), {"at": 1}, hand_back=random.random() < 0.3)
     return 5
 
 
 async def checkpoints(ctx: TaskContext, _random: Random) -> int:
+    """Write a checkpoint."""
     await ctx.checkpoint({"n": 1})
     return 6
 
 
 async def swallows(_ctx: TaskContext, random: Random) -> int:
+    """Swallow the cancellation."""
     with suppress(trio.Cancelled):
         await trio.sleep(random.choice((0.1, 30)))
     return 7
 
 
 async def times_out(_ctx: TaskContext, _random: Random) -> None:
+    """Run into a timeout of its own."""
     with trio.fail_after(0.5):
         await trio.sleep_forever()
 
@@ -127,7 +150,7 @@ class Site:
 
     def stop(self) -> None:
         """Drain the worker; one that has not begun yet is called off."""
-        if self.worker is not None and self.worker._running:
+        if self.worker is not None and self.worker._running:  # noqa: SLF001 - has it begun?
             self.worker.stop()
         else:
             self.scope.cancel()
@@ -141,6 +164,7 @@ class Answers(deque[Answer]):
         self._schedule = schedule
 
     def append(self, answer: Answer) -> None:
+        """Take an answer."""
         super().append(answer)
         if answer.body == "+ACK":
             self._schedule.check_ack(answer.sequence)
@@ -192,7 +216,8 @@ class Schedule:
         nursery.start_soon(self._serve, site, site.worker, site.scope)
 
     def _worker(self, site: Site, broker: MemoryBroker) -> Worker:
-        worker = Worker(broker, concurrency=SLOTS, grace=self.random.choice((0.0, 1.0, 10.0)))
+        grace, pipelined = self.random.choice((0.0, 1.0, 10.0)), self.random.random() < 0.3
+        worker = Worker(broker, concurrency=SLOTS, grace=grace, pipeline_started=pipelined)
         generation = {"running": 0}
 
         @worker.handle("t", ack_wait=self.ack_wait)
@@ -214,8 +239,9 @@ class Schedule:
         with scope, suppress(DagnatsError):  # its connection was cut while it started
             await worker.start(handle_signals=False)
         site.over = site.over or worker is site.worker
-        if worker._service is not None and worker._service.live:
-            raise Broken(f"worker {site.number} left {worker._service.live} behind")
+        service = worker._service  # noqa: SLF001 - what is left in it
+        if service is not None and service.live:
+            raise Broken(f"worker {site.number} left {service.live} behind")
 
     async def _storm(self, nursery: trio.Nursery) -> None:
         until = trio.current_time() + STORM
@@ -315,29 +341,32 @@ def play(seed: int) -> None:
     async def live() -> None:
         await Schedule(seed, log).run()
 
-    trio._core._run._r.seed(seed)  # trio shuffles the tasks that are ready
+    trio._core._run._r.seed(seed)  # noqa: SLF001 - trio shuffles the tasks that are ready
     try:
         trio.run(live, clock=trio.testing.MockClock(autojump_threshold=0))
     except BaseException as error:
-        told = "\n".join(log)
-        error.add_note(f"seed {seed}; again: python tests/schedules.py {seed}\n{told}")
+        again = f"python -m benchmarks.schedules --seed {seed} --count 1"
+        error.add_note(f"seed {seed} fails; again: {again}\n" + "\n".join(log))
         raise
 
 
 def main() -> None:
-    """Play the seeds that are named: one, or a range ``FIRST COUNT``; count them per minute."""
-    import logging  # noqa: PLC0415 - only here
-    import sys  # noqa: PLC0415
-    import time  # noqa: PLC0415
-
+    """Play schedules one after the other; the first that fails ends the program."""
+    parser = arguments(__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--count", type=int, default=2000)
+    asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    first = int(sys.argv[1])
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-    begun = time.perf_counter()
-    for seed in range(first, first + count):
+    begun, used = time.perf_counter(), time.process_time()
+    for seed in range(asked.seed, asked.seed + asked.count):
         play(seed)
-    took = time.perf_counter() - begun
-    print(f"{count} schedules hold, {count / took * 60:.0f} a minute")  # noqa: T201
+    took, used = time.perf_counter() - begun, time.process_time() - used
+    report = Report()
+    report.fact("schedules in which everything holds", asked.count)
+    report.fact("a minute", asked.count / took * 60)
+    report.fact("a minute of processor time", asked.count / used * 60)
+    report.most("one schedule", took / asked.count * 1000, 60_000 / A_MINUTE, "ms")
+    report.close(asked)
 
 
 if __name__ == "__main__":
