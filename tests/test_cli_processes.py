@@ -196,17 +196,14 @@ def test_processes_end_with_a_supervisor_that_is_killed(url: str, tmp_path: Path
     assert all(cli("cancel", run_id, url=url).returncode == Exit.DONE for run_id in runs)
 
 
-def test_a_handler_that_does_not_end_is_killed_and_the_exit_code_says_so(
-    url: str, tmp_path: Path
-) -> None:
+def test_the_exit_code_tells_of_a_handler_that_does_not_end(url: str, tmp_path: Path) -> None:
     with three(tmp_path, url, IN_THREAD) as serving:
         ((run_id, pid),) = at_work(url, 1).items()
-        assert serving.ends(signal.SIGTERM) == 128 + signal.SIGKILL
+        assert serving.ends(signal.SIGTERM) == Exit.BUG
         said = serving.err.read_text()
 
     assert gone(pid)
-    assert said.count("did not end and is killed") == 1
-    assert said.count("does not end after it was cancelled") > 1
+    assert said.count("leaving the process with exit code 70") == 1
     assert cli("cancel", run_id, url=url).returncode == Exit.DONE
 
 

@@ -77,6 +77,7 @@ def find_worker(setup: Setup, file_or_module: str, who: str = "") -> Worker:
     """
     worker = load(locate(file_or_module, Path.cwd())).worker
     _log(who)
+    worker.own_process()
     if setup.known_url is not None:
         worker.move_to(setup.known_url)
     return worker

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from typing import final
 
 import trio
 
-from trio_dagnats.errors import EngineError
+from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -31,7 +32,7 @@ from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.consume import Consumer, StartAttempt
 from trio_dagnats.worker.duties import begin_duties
 from trio_dagnats.worker.engine_facts import EngineFacts
-from trio_dagnats.worker.handlers import Handler
+from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Handler
 from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.ledger import LedgerLine, line_of
 from trio_dagnats.worker.micro import MicroService
@@ -51,6 +52,7 @@ from trio_dagnats.worker.watchdog import Watchdog
 log = logging.getLogger("trio_dagnats.worker")
 
 PATIENCE = 10.0
+MAX_GRACE = 86_400.0
 
 
 @final
@@ -60,13 +62,27 @@ class Manner:
 
     Attributes:
         concurrency: attempts at once.
+        grace: seconds that a drain leaves running handlers.
         hard_exit: end the process if it outlives the grace (``budgets``).
         pipelined: start handlers before their ``step.started`` is stored.
+
+    Raises:
+        UsageError: a number is out of its range.
     """
 
     concurrency: int
+    grace: float
     hard_exit: bool = False
     pipelined: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
+            raise UsageError(
+                f"concurrency must be 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}"
+            )
+        if not (isfinite(self.grace) and 0 <= self.grace <= MAX_GRACE):
+            raise UsageError(f"grace must be 0 to {MAX_GRACE:g} seconds, not {self.grace!r}")
 
 
 @final

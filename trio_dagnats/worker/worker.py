@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from math import isfinite
+from dataclasses import replace
 from secrets import token_hex
 from types import TracebackType
 from typing import Self, TypeVar, Unpack, final, overload
@@ -14,7 +14,7 @@ from trio_dagnats.errors import UsageError, plain
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.wire.names import check_worker_id
 from trio_dagnats.worker import adapters
-from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Registry
+from trio_dagnats.worker.handlers import Registry
 from trio_dagnats.worker.interrupts import Interrupts
 from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.presence import describe
@@ -26,8 +26,6 @@ from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 log = logging.getLogger("trio_dagnats.worker")
 
 F = TypeVar("F", bound=Callable[..., object])
-
-MAX_GRACE = 86_400.0
 
 
 @final
@@ -66,16 +64,11 @@ class Worker:
         hard_exit: bool = False,
         pipeline_started: bool = False,
     ) -> None:
-        if not 1 <= concurrency <= MAX_CONCURRENCY:
-            raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency!r}")
-        if not (isfinite(grace) and 0 <= grace <= MAX_GRACE):
-            raise UsageError(f"grace must be 0 to {MAX_GRACE:g} seconds, not {grace!r}")
         self._nats = nats
         self._telemetry = telemetry or NoTelemetry()
         self._manner = Manner(
-            concurrency=concurrency, hard_exit=hard_exit, pipelined=pipeline_started
+            concurrency=concurrency, grace=grace, hard_exit=hard_exit, pipelined=pipeline_started
         )
-        self._grace = grace
         self._options = options
         self._registry = Registry()
         self._service: Service | None = None
@@ -98,7 +91,7 @@ class Worker:
     @property
     def grace(self) -> float:
         """Seconds that a drain leaves running handlers."""
-        return self._grace
+        return self._manner.grace
 
     @overload
     def handle(
@@ -205,6 +198,10 @@ class Worker:
             raise UsageError("this worker is running; move it before it is started")
         self._nats = nats
 
+    def own_process(self) -> None:
+        """Turn ``hard_exit`` on: the process is for this worker alone."""
+        self._manner = replace(self._manner, hard_exit=True)
+
     def stop(self) -> None:
         """Begin a drain; idempotent, never waits.
 
@@ -216,7 +213,7 @@ class Worker:
         if self._service is None:
             self._startup.cancel()
         else:
-            self._service.drain(self._grace)
+            self._service.drain(self._manner.grace)
 
     async def __aenter__(self) -> Self:
         """Serve in the background for the length of the block, without touching signals."""
@@ -237,7 +234,7 @@ class Worker:
     ) -> None:
         """Drain: within ``grace`` at the end of the block, without grace after an error."""
         if self._service is not None:
-            self._service.drain(self._grace if error is None else 0.0)
+            self._service.drain(self._manner.grace if error is None else 0.0)
         await self._leave(error, own=error)
 
     async def _leave(self, error: BaseException | None, own: BaseException | None = None) -> None:
