@@ -1,0 +1,52 @@
+"""This worker; on nats-py's public calls alone if asked."""
+
+import trio
+
+from benchmarks.sides.telling import Asked, Tally, ready
+from trio_dagnats import TaskContext, Worker
+
+
+async def serve(asked: Asked) -> None:
+    """Serve as many tasks as were asked for, and tell of them."""
+    tally, over = Tally(asked), trio.Event()
+    worker = Worker(asked.url, concurrency=asked.concurrency)
+    if asked.work == "typed":
+        from benchmarks.sides.orders import Order  # noqa: PLC0415 - the others need no pydantic
+
+        @worker.handle_typed(asked.task_type)
+        async def review(ctx: TaskContext, order: Order) -> Order:
+            if tally.done():
+                over.set()
+            return order
+
+    else:
+        sleeps = asked.work == "sleep"
+
+        @worker.handle(asked.task_type)
+        async def work(ctx: TaskContext) -> bytes:
+            if sleeps:
+                await trio.sleep(0.01)
+            if tally.done():
+                over.set()
+            return ctx.input
+
+    async with worker:
+        ready()
+        await over.wait()
+    tally.tell()
+
+
+def main() -> None:
+    """Serve."""
+    asked = Asked.from_arguments()
+    if "public" in asked.more:
+        from unittest.mock import patch  # noqa: PLC0415 - the start-up is compared
+
+        with patch("trio_dagnats.transport.nats.connection.hooks_fit", return_value=False):
+            trio.run(serve, asked)
+    else:
+        trio.run(serve, asked)
+
+
+if __name__ == "__main__":
+    main()
