@@ -6,6 +6,8 @@ that neither start-up nor end is in it. A handler that does nothing; one at a ti
 Run it:  python -m benchmarks.cpu
 """
 
+import logging
+
 from benchmarks.common import Report, arguments
 from benchmarks.common.contest import SIDES, by_turns, load_for, measure, sample
 
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000, help="the most of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
     report = Report()
     for at_once in asked.at_once:
         compare(report, at_once, asked.tasks, asked.rounds)

@@ -6,6 +6,7 @@ others, and is looked at after it has settled.
 Run it:  python -m benchmarks.idle
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from benchmarks.common import Report, arguments, memory_mib
-from benchmarks.common.contest import Load, make_streams, note, sample, server_pid, serving
+from benchmarks.common.contest import Load, fill, note, sample, server_pid, serving
 from benchmarks.sides.telling import cpu_seconds
 from trio_dagnats.local import Server
 
@@ -51,7 +52,7 @@ def rest(seconds: float) -> dict[str, Rest]:
         pids = []
         for side in SIDES:
             server = stack.enter_context(Server())
-            trio.run(make_streams, server.url)
+            trio.run(fill, server.url, Load(tasks=0))
             load = Load(tasks=0)
             pids.append((stack.enter_context(serving(side, server, load)), server_pid(server)))
         time.sleep(SETTLE)
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
     turns = [rest(asked.seconds) for _ in range(asked.rounds)]
     report = Report()
     table = report.table("an idle worker", "% of a core", "% at its server", "MiB")

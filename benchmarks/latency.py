@@ -9,6 +9,7 @@ Run it:  python -m benchmarks.latency
 """
 
 import argparse
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from benchmarks.common.contest import (
     Measured,
     Stored,
     by_turns,
-    make_streams,
+    fill,
     measure,
     note,
     read_histories,
@@ -67,7 +68,7 @@ def idle(tasks: int, at_once: int, rng: random.Random) -> dict[str, Times]:
     load = Load(tasks=0, concurrency=at_once)
     sent: dict[str, dict[str, int]] = {side: {} for side in SIDES}
     with Server() as server:
-        trio.run(make_streams, server.url)
+        trio.run(fill, server.url, Load(tasks=0))
         with (
             serving("ours", server, load, "ours"),
             serving("asyncio", server, load, "asyncio"),
@@ -90,7 +91,7 @@ def half_load(side: str, tasks: int) -> Times:
     rate = measure(side, Load(tasks=tasks, concurrency=AT_ONCE)).rate / 2
     sent: dict[str, int] = {}
     with Server() as server:
-        trio.run(make_streams, server.url)
+        trio.run(fill, server.url, Load(tasks=0))
         load = Load(tasks=0, concurrency=AT_ONCE)
         with serving(side, server, load), Publisher(server.url) as publisher:
             begun = time.perf_counter()
@@ -168,6 +169,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
     report = Report()
     waiting(report, asked)
     sleeping(report, asked)

@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -140,6 +140,19 @@ async def consumers(broker: Broker) -> int:
     return sum([len(await broker.consumers(name, deadline=deadline)) for name in STREAMS])
 
 
+async def all_wait(
+    nursery: trio.Nursery, url: str, broker: Broker, runs: Sequence[str]
+) -> tuple[Child, float]:
+    """Let a worker wait in a handler for each run; return it, and the KiB that each one weighs."""
+    serving = partial(employ, "signals", "--serve", url, "--waits", len(runs))
+    worker: Child = await nursery.start(serving)
+    before = memory_mib(worker.process.pid)
+    await preload(broker, "wait", runs)
+    await worker.heard(lambda said: said.what == "all wait")
+    await trio.sleep(QUIET * len(runs))
+    return worker, (memory_mib(worker.process.pid) - before) * 1024 / len(runs)
+
+
 async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> None:
     """Let many handlers wait; send a burst, and signals around a restart of the server."""
     runs = [f"r{number}" for number in range(waits)]
@@ -147,13 +160,7 @@ async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> 
         async with Server(store_dir=folder) as server, trio.open_nursery() as nursery:
             async with open_broker(server.url) as broker:
                 await prepare(broker, *BUCKETS)
-                serving = partial(employ, "signals", "--serve", server.url, "--waits", waits)
-                worker: Child = await nursery.start(serving)
-                before = memory_mib(worker.process.pid)
-                await preload(broker, "wait", runs)
-                await worker.heard(lambda said: said.what == "all wait")
-                await trio.sleep(QUIET * waits)
-                result.kib = (memory_mib(worker.process.pid) - before) * 1024 / waits
+                worker, result.kib = await all_wait(nursery, server.url, broker, runs)
                 result.consumers = await consumers(broker) - 2  # those of the two task types
 
                 woke = runs[:burst]

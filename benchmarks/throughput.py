@@ -10,6 +10,8 @@ Run it:  python -m benchmarks.throughput  [--works noop]  [--at-once 1 256]  [--
 """
 
 import argparse
+import logging
+from functools import partial
 
 from benchmarks.common import Report, Sample, arguments
 from benchmarks.common.contest import SIDES, Measured, by_turns, load_for, measure, sample
@@ -30,6 +32,11 @@ def rates(found: list[Measured]) -> Sample:
     return sample(one.rate for one in found)
 
 
+def turn(work: str, at_once: int, most: int, side: str) -> Measured:
+    """Let a side do its share of the work once."""
+    return measure(side, load_for(side, at_once, most, work))
+
+
 def compare(asked: argparse.Namespace, report: Report) -> None:
     """Let the sides compete in everything that was asked for."""
     others = [side for side in asked.sides if side != "ours"]
@@ -37,13 +44,8 @@ def compare(asked: argparse.Namespace, report: Report) -> None:
         ratios = [f"ours : {side}" for side in others]
         table = report.table(f"{work}: tasks/s, by tasks at once", *asked.sides, *ratios)
         for at_once in asked.at_once:
-            found = by_turns(
-                asked.sides,
-                asked.rounds,
-                lambda side, work=work, at_once=at_once: measure(  # type: ignore[misc]
-                    side, load_for(side, at_once, asked.tasks, work)
-                ),
-            )
+            once = partial(turn, work, at_once, asked.tasks)
+            found = by_turns(asked.sides, asked.rounds, once)
             per_side = {side: rates(found[side]) for side in asked.sides}
             versus = {side: per_side["ours"].over(per_side[side]) for side in others}
             table.row(str(at_once), *per_side.values(), *versus.values())
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000, help="the most of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    logging.basicConfig(level=logging.CRITICAL)
     if "ours" not in asked.sides:
         parser.error("the others are compared with ours")
     report = Report()

@@ -10,15 +10,18 @@ from benchmarks import (
     cancel,
     drain,
     durable_map,
+    growth,
     idle,
     latency,
     leaks,
     loops,
+    memory,
     partitions,
     pauses,
     processes,
     ps,
     signals,
+    startup,
 )
 from benchmarks.common import Report, Sample
 from benchmarks.common.contest import RIGHT_ORDER, Load, by_turns, measure
@@ -173,6 +176,31 @@ def test_a_worker_at_half_of_its_rate_completes_each_task() -> None:
 
 def test_idle_workers_stay_up() -> None:
     assert all(rest.mib > 0 for rest in idle.rest(0.1).values())
+
+
+def test_processes_on_one_queue_complete_each_task_once() -> None:
+    assert growth.together(Load(tasks=60, concurrency=8), "ours 2") > 0
+
+
+def test_a_worker_of_many_task_types_completes_each_task_once() -> None:
+    found = measure("ours", Load(tasks=40, concurrency=8, types=10, size=1000, runs=True))
+
+    assert found.stored.orders == {RIGHT_ORDER: 40}
+
+
+@pytest.mark.parametrize("side", memory.SIDES)
+def test_tasks_that_are_weighed_are_all_in_flight(side: str) -> None:
+    assert memory.weigh_in_flight(200, side) > 0
+
+
+@pytest.mark.parametrize("work", memory.WORKS)
+def test_a_payload_is_there_once_at_least(work: str) -> None:
+    assert memory.copies(work, "ours") >= 1
+
+
+@pytest.mark.parametrize("side", startup.SIDES)
+def test_a_new_process_completes_the_task_that_it_finds(side: str) -> None:
+    assert startup.first_completion(side) > 0
 
 
 def test_sides_take_turns_in_beginning() -> None:

@@ -23,7 +23,12 @@ from benchmarks.sides.orders import example
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.wire.events import parse_event
-from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, BUCKET_SIGNALS, BUCKET_WORKERS
+from trio_dagnats.wire.names import (
+    BUCKET_CHECKPOINTS,
+    BUCKET_RUNS,
+    BUCKET_SIGNALS,
+    BUCKET_WORKERS,
+)
 
 SIDES = {
     "ours": ("ours",),
@@ -44,16 +49,36 @@ RIGHT_ORDER = ("step.started", "step.completed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a side has to do: ``work`` is ``noop``, ``sleep`` (10 ms) or ``typed``."""
+    """What a side has to do.
+
+    Attributes:
+        tasks: how many tasks; 0 for a side that serves until it is killed.
+        concurrency: how many it may have at once.
+        work: ``noop``; ``sleep``, which awaits 10 ms; ``typed``, a model of 1 KiB in and out;
+            ``hold``, which does not end; ``swallow``, which returns nothing. The others return
+            their input.
+        size: bytes of the input, 0 for a number or the model.
+        types: over how many task types the tasks are spread.
+        runs: whether the server has the bucket of the runs. With it, the status of each run is
+            read whose task has waited for more than a second, which no other side does.
+    """
 
     tasks: int
     concurrency: int = 256
     work: str = "noop"
+    size: int = 0
+    types: int = 1
+    runs: bool = False
 
     @property
     def given(self) -> object:
         """The input of each task."""
-        return example() if self.work == "typed" else 1
+        return example() if self.work == "typed" else "x" * self.size if self.size else 1
+
+    @property
+    def task_types(self) -> list[str]:
+        """The task types."""
+        return [f"{TASK_TYPE}{n}" for n in range(self.types)] if self.types > 1 else [TASK_TYPE]
 
 
 def load_for(side: str, at_once: int, most: int, work: str = "noop") -> Load:
@@ -64,7 +89,10 @@ def load_for(side: str, at_once: int, most: int, work: str = "noop") -> Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a side did: tasks per second, microseconds of CPU for each, memory."""
+    """What a side did: tasks per second, microseconds of CPU for each, memory, histories.
+
+    ``peak`` are the bytes that the last task had at once, if that was asked for.
+    """
 
     rate: float
     client_us: float
@@ -72,32 +100,29 @@ class Measured:
     early_mib: float
     half_mib: float
     end_mib: float
+    peak: int
     stored: "Stored"
 
+    def __str__(self) -> str:
+        return f"{self.rate:.0f} tasks/s, {self.client_us:.0f} + {self.server_us:.0f} us of CPU"
 
-def command(side: str, url: str, load: Load, server_pid: int, task_type: str) -> list[str]:
+
+def command(side: str, server: Server, load: Load, task_type: str = TASK_TYPE) -> list[str]:
     """Return how a side is started."""
     program, *more = SIDES[side]
-    numbers = map(str, (load.tasks, load.concurrency, server_pid))
+    numbers = map(str, (load.tasks, load.concurrency, server_pid(server)))
     start = [sys.executable, "-m", f"benchmarks.sides.{program}"]
-    return [*start, url, task_type, load.work, *numbers, *more]
-
-
-async def make_streams(url: str, *more: str) -> None:
-    """Make what a worker finds on an engine's server, and these buckets too.
-
-    Without the bucket of the runs: with it, the status of each run is read whose task has waited
-    for more than a second, which no other side does (``growth`` measures that).
-    """
-    async with open_broker(url) as broker:
-        await prepare(broker, *BUCKETS, *more)
+    more += [f"types={load.types}"] if load.types > 1 else []
+    return [*start, server.url, task_type, load.work, *numbers, *more]
 
 
 async def fill(url: str, load: Load) -> None:
-    """Make the streams and put the tasks into the queue."""
-    await make_streams(url)
+    """Make what a worker finds on an engine's server, and put the tasks into the queue."""
     async with open_broker(url) as broker:
-        await preload(broker, TASK_TYPE, [f"r{n}" for n in range(load.tasks)], load.given)
+        await prepare(broker, *BUCKETS, *([BUCKET_RUNS] if load.runs else []))
+        for number, task_type in enumerate(load.task_types):
+            run_ids = [f"r{n}" for n in range(number, load.tasks, load.types)]
+            await preload(broker, task_type, run_ids, load.given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +158,25 @@ async def read_histories(url: str) -> Stored:
         return Stored(Counter(kinds.values()), times, await left_in_queue(broker))
 
 
-def measure(side: str, load: Load) -> Measured:
-    """Let a side do it once, on a server of its own."""
+def measure(side: str, load: Load, *more: str) -> Measured:
+    """Let a side do it once, on a server of its own; ``more`` is what else it is told."""
     with Server() as server:
         trio.run(fill, server.url, load)
-        run = command(side, server.url, load, server_pid(server), TASK_TYPE)
+        run = [*command(side, server, load), *more]
         done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
         if done.returncode:
             sys.exit(f"{side} failed:\n{done.stderr}")
         stored = trio.run(read_histories, server.url)
     stored.check(load.tasks)
     found = Measured(**json.loads(done.stdout.splitlines()[-1]), rate=stored.rate, stored=stored)
-    note(
-        f"{side:12} {load.work:5} {load.concurrency:4} at once: {found.rate:6.0f} tasks/s, "
-        f"{found.client_us:4.0f} + {found.server_us:3.0f} us of CPU"
-    )
+    note(f"{side:12} {load}: {found}")
     return found
 
 
 @contextmanager
 def serving(side: str, server: Server, load: Load, task_type: str = TASK_TYPE) -> Iterator[int]:
     """Let a side serve for the length of a block; gives its process once it serves."""
-    run = command(side, server.url, load, server_pid(server), task_type)
+    run = command(side, server, load, task_type)
     with subprocess.Popen(run, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:

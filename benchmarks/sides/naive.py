@@ -20,7 +20,6 @@ class Loop:
         self._asked = asked
         self._stream = stream
         self._codec = codec(asked.work)
-        self._sleeps = asked.work == "sleep"
         self._tally = Tally(asked)
         self._free = asked.concurrency
         self._freed = trio.Event()
@@ -64,9 +63,9 @@ class Loop:
         self._tally.done()
 
     async def _handle(self, given: object) -> object:
-        if self._sleeps:
-            await trio.sleep(0.01)
-        return given
+        if self._asked.pause:
+            await trio.sleep(self._asked.pause)
+        return None if self._asked.work == "swallow" else given
 
     def tell(self) -> None:
         """Tell what was used."""

@@ -20,15 +20,16 @@ async def serve(asked: Asked) -> None:
             return order
 
     else:
-        sleeps = asked.work == "sleep"
 
-        @worker.handle(asked.task_type)
-        async def work(ctx: TaskContext) -> bytes:
-            if sleeps:
-                await trio.sleep(0.01)
+        async def work(ctx: TaskContext) -> bytes | None:
+            if asked.pause:
+                await trio.sleep(asked.pause)
             if tally.done():
                 over.set()
-            return ctx.input
+            return None if asked.work == "swallow" else ctx.input
+
+        for task_type in asked.task_types:
+            worker.handle(task_type, work)
 
     async with worker:
         ready()

@@ -24,7 +24,6 @@ class Loop:
         self._asked = asked
         self._stream = stream
         self._codec = codec(asked.work)
-        self._sleeps = asked.work == "sleep"
         self._tally = Tally(asked)
         self._free = asked.concurrency
         self._freed = asyncio.Event()
@@ -67,9 +66,9 @@ class Loop:
         self._tally.done()
 
     async def _handle(self, given: object) -> object:
-        if self._sleeps:
-            await asyncio.sleep(0.01)
-        return given
+        if self._asked.pause:
+            await asyncio.sleep(self._asked.pause)
+        return None if self._asked.work == "swallow" else given
 
     def tell(self) -> None:
         """Tell what was used."""

@@ -4,10 +4,13 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+PAUSES = {"sleep": 0.01, "hold": 86_400.0}
+"""Seconds for which the handlers of some kinds of work wait; the others do not."""
 SETTLED, HALF, NEARLY_OVER = 0.1, 0.5, 0.9
 """Shares of the tasks: CPU is counted between the first and the last of them, when the queue is
 neither filling the slots nor running dry."""
@@ -24,6 +27,20 @@ class Asked:
     concurrency: int
     server_pid: int
     more: tuple[str, ...] = ()
+
+    @property
+    def task_types(self) -> list[str]:
+        """The task types: this one, or as many as ``types=N`` says."""
+        for word in self.more:
+            name, _, number = word.partition("=")
+            if name == "types":
+                return [f"{self.task_type}{n}" for n in range(int(number))]
+        return [self.task_type]
+
+    @property
+    def pause(self) -> float:
+        """The seconds for which a handler waits."""
+        return PAUSES.get(self.work, 0.0)
 
     @classmethod
     def from_arguments(cls) -> Self:
@@ -57,8 +74,11 @@ class Tally:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._done = 0
-        shares = (SETTLED, HALF, NEARLY_OVER)
-        self._marks = {max(1, int(asked.tasks * share)): share for share in shares}
+        self._marks: dict[int, list[float]] = {}
+        for share in (SETTLED, HALF, NEARLY_OVER):
+            self._marks.setdefault(max(1, int(asked.tasks * share)), []).append(share)
+        self._traced = "trace" in asked.more
+        self._tracer: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._client: dict[float, float] = {}
         self._server: dict[float, float] = {}
         self._mib: dict[float, float] = {}
@@ -66,11 +86,12 @@ class Tally:
     def done(self) -> bool:
         """Count a task; say whether it was the last one."""
         self._done += 1
-        share = self._marks.get(self._done)
-        if share is not None:
+        for share in self._marks.get(self._done, ()):
             self._client[share] = time.process_time()
             self._server[share] = cpu_seconds(self._asked.server_pid)
             self._mib[share] = memory_mib()
+        if self._traced:
+            self._trace()
         return self._done == self._asked.tasks
 
     def tell(self) -> None:
@@ -82,5 +103,18 @@ class Tally:
             "early_mib": self._mib[SETTLED],
             "half_mib": self._mib[HALF],
             "end_mib": memory_mib(),
+            "peak": self._peak(),
         }
         print(json.dumps(found))
+
+    def _trace(self) -> None:
+        """Begin to trace what Python allocates, before the last task but one has ended."""
+        if self._done == self._asked.tasks - 1:
+            import tracemalloc  # noqa: PLC0415 - the start-up is compared
+
+            tracemalloc.start()
+            self._tracer = tracemalloc.get_traced_memory
+
+    def _peak(self) -> int:
+        """Return the most bytes that the last task had at once; 0 without tracing."""
+        return self._tracer()[1]
