@@ -13,6 +13,7 @@ from benchmarks import (
     growth,
     idle,
     latency,
+    layers,
     leaks,
     loops,
     memory,
@@ -201,6 +202,24 @@ def test_a_payload_is_there_once_at_least(work: str) -> None:
 @pytest.mark.parametrize("side", startup.SIDES)
 def test_a_new_process_completes_the_task_that_it_finds(side: str) -> None:
     assert startup.first_completion(side) > 0
+
+
+@pytest.mark.parametrize("side", layers.SIDES)
+def test_a_task_costs_every_side_three_messages_each_way_and_little_more(side: str) -> None:
+    found = layers.watch("count", Load(tasks=100, concurrency=8), side)
+
+    assert 300 < found["frames written"] < 500
+    assert 300 < found["messages read"] < 500
+    assert bool(found.get("trio steps")) == (side != "asyncio")
+
+
+@pytest.mark.parametrize("side", layers.PROFILED)
+def test_the_layers_of_a_profile_make_up_the_whole(side: str) -> None:
+    found = layers.watch("profile", Load(tasks=100, concurrency=8), side)
+
+    whole = sum(share for name, share in found.items() if layers.is_layer(name))
+    assert round(whole) == 100
+    assert found["socket"] > 0
 
 
 def test_sides_take_turns_in_beginning() -> None:

@@ -82,5 +82,10 @@ async def serve(asked: Asked) -> None:
     loop.tell()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve."""
     trio.run(serve, Asked.from_arguments())
+
+
+if __name__ == "__main__":
+    main()
