@@ -1,7 +1,8 @@
 """What growth does to the throughput: longer queues, more task types, larger payloads, processes.
 
 Queues of 100 to 100 000 tasks, and once with the engine's bucket of runs: a task that has waited
-for more than a second then has its run's status read first. One worker with 1 to 100 task types.
+for more than a second then has its run's status read first. One worker with 1 to 100 task types,
+and with more of them than slots.
 Payloads of 100 bytes to 512 KiB, taken in and returned, beside the plain asyncio loop. One to four
 processes on one queue, of this worker and of the loop.
 
@@ -41,6 +42,7 @@ PATIENCE = 300.0
 BAR_QUEUED = 0.9
 BAR_TYPES = 0.8
 RUNS = "with runs"
+FEWER = "10, with 8 slots"
 
 
 def rates(found: list[Measured]) -> Sample:
@@ -65,6 +67,7 @@ def queued(report: Report, asked: argparse.Namespace) -> None:
 def types(report: Report, asked: argparse.Namespace) -> None:
     """Let the number of task types grow."""
     loads = {str(count): Load(tasks=asked.tasks, types=count) for count in TYPES}
+    loads[FEWER] = Load(tasks=asked.tasks // 100, types=10, concurrency=8)
     found = by_turns([*loads], asked.rounds, lambda name: measure("ours", loads[name]))
     one = rates(found["1"])
     table = report.table("tasks/s by the task types of one worker", "ours", "to one type")

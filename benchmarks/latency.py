@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -31,6 +32,7 @@ from benchmarks.common.contest import (
     serving,
 )
 from benchmarks.common.publisher import Publisher
+from benchmarks.sides.telling import cpu_seconds
 from trio_dagnats.local import Server
 
 SIDES = ("ours", "asyncio")
@@ -86,23 +88,32 @@ def idle(tasks: int, at_once: int, rng: random.Random) -> dict[str, Times]:
     return found
 
 
-def half_load(side: str, tasks: int) -> Times:
-    """Give a worker tasks at half of the rate that it reaches; return the latencies."""
+@dataclass(frozen=True, slots=True)
+class Half:
+    """What a worker did at half of its rate: latencies, microseconds of CPU for a task."""
+
+    times: Times
+    client_us: float
+
+
+def half_load(side: str, tasks: int) -> Half:
+    """Give a worker tasks at half of the rate that it reaches."""
     rate = measure(side, Load(tasks=tasks, concurrency=AT_ONCE)).rate / 2
     sent: dict[str, int] = {}
     with Server() as server:
         trio.run(fill, server.url, Load(tasks=0))
         load = Load(tasks=0, concurrency=AT_ONCE)
-        with serving(side, server, load), Publisher(server.url) as publisher:
-            begun = time.perf_counter()
+        with serving(side, server, load) as pid, Publisher(server.url) as publisher:
+            used, begun = cpu_seconds(pid), time.perf_counter()
             for number in range(tasks):
                 early = begun + number / rate - time.perf_counter()
                 if early > 0:
                     time.sleep(early)
                 sent[f"r{number}"] = publisher.put(TASK_TYPE, f"r{number}")
             stored = finish(server.url, tasks)
-    found = latencies(stored, sent)[WARM:]
-    note(f"{side} at {rate:.0f} tasks/s: p50 {percentile(found, 0.5):.2f} ms")
+            used = cpu_seconds(pid) - used
+    found = Half(latencies(stored, sent)[WARM:], used / tasks * 1e6)
+    note(f"{side} at {rate:.0f} tasks/s: p50 {percentile(found.times, 0.5):.2f} ms")
     return found
 
 
@@ -135,7 +146,9 @@ def waiting(report: Report, asked: argparse.Namespace) -> None:
         what = f"p50 of an idle worker of concurrency {at_once} to asyncio's"
         report.most(what, ours.over(other).median, BAR_IDLE)
     halves = by_turns(SIDES, asked.rounds, lambda side: half_load(side, asked.tasks))
-    compare(table, "at half of its own rate", halves)
+    compare(table, "at half of its own rate", {s: [h.times for h in halves[s]] for s in SIDES})
+    ours, other = (sample(half.client_us for half in halves[side]) for side in SIDES)
+    table.row("at half of its own rate, us of CPU for a task", ours, other, ours.over(other))
 
 
 def sleeping(report: Report, asked: argparse.Namespace) -> None:

@@ -93,10 +93,11 @@ def main() -> None:
     """Count, profile, and print; there is no bar."""
     parser = arguments(__doc__)
     parser.add_argument("--at-once", type=int, default=256)
+    parser.add_argument("--work", choices=["noop", "sleep", "typed"], default="noop")
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
     asked: argparse.Namespace = parser.parse_args()
-    report, load = Report(), Load(tasks=asked.tasks, concurrency=asked.at_once)
+    report, load = Report(), Load(tasks=asked.tasks, concurrency=asked.at_once, work=asked.work)
     counters(report, load, asked.rounds)
     profiles(report, load, asked.rounds)
     report.close(asked)

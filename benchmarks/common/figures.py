@@ -61,11 +61,14 @@ class Table:
     def __str__(self) -> str:
         lines = [["", *self.columns], *([label, *map(str, cells)] for label, cells in self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
         text = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-            for line in lines
+            "| "
+            + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+            + " |"
+            for line in (lines[0], ruler, *lines[1:])
         ]
-        return "\n".join([self.title, *text])
+        return "\n".join([self.title, "", *text])
 
     def as_json(self) -> dict[str, object]:
         """Return it with every round's value."""
