@@ -119,7 +119,7 @@ def half_load(side: str, tasks: int) -> Half:
 
 def added(found: Measured) -> Times:
     """Return by how many milliseconds more than its 10 a handler's end was later than its start."""
-    return [(end - begin) / 1e6 - HANDLER_MS for begin, end in found.stored.times_ns.values()]
+    return [span - HANDLER_MS for span in found.spans_ms]
 
 
 def shares(rounds: Sequence[Times], share: float) -> Sample:

@@ -8,6 +8,7 @@ histories are checked: each run started once, then completed once, and the queue
 import json
 import subprocess
 import sys
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,8 @@ def load_for(side: str, at_once: int, most: int, work: str = "noop") -> Load:
 class Measured:
     """What a side did: tasks per second, microseconds of CPU for each, memory, histories.
 
-    ``peak`` are the bytes that the last task had at once, if that was asked for.
+    ``peak`` are the bytes that the last task had at once, if that was asked for; ``spans_ms`` are
+    the milliseconds from each stored start to the stored completion.
     """
 
     rate: float
@@ -101,7 +103,8 @@ class Measured:
     half_mib: float
     end_mib: float
     peak: int
-    stored: "Stored"
+    orders: Counter[tuple[str, ...]]
+    spans_ms: Sequence[float]
 
     def __str__(self) -> str:
         return f"{self.rate:.0f} tasks/s, {self.client_us:.0f} + {self.server_us:.0f} us of CPU"
@@ -168,7 +171,12 @@ def measure(side: str, load: Load, *more: str) -> Measured:
             sys.exit(f"{side} failed:\n{done.stderr}")
         stored = trio.run(read_histories, server.url)
     stored.check(load.tasks)
-    found = Measured(**json.loads(done.stdout.splitlines()[-1]), rate=stored.rate, stored=stored)
+    found = Measured(
+        **json.loads(done.stdout.splitlines()[-1]),
+        rate=stored.rate,
+        orders=stored.orders,
+        spans_ms=array("d", [(end - begin) / 1e6 for begin, end in stored.times_ns.values()]),
+    )
     note(f"{side:12} {load}: {found}")
     return found
 
