@@ -1,10 +1,11 @@
 """Tasks per second: this worker beside what a user would write instead, in one run.
 
-Sides: this worker (``ours``; ``ours-public`` on nats-py's public calls alone), a plain asyncio loop
-on nats-py, the same on uvloop, the straightforward trio-asyncio worker. Work: a handler that does
-nothing, one that awaits 10 ms, a typed one with a model of 1 KiB in and out. Every side publishes
-``step.started`` and ``step.completed`` with acknowledgement, in this order around the handler, then
-acknowledges the task. Few at once get fewer tasks, and so does the slowest side.
+Sides: this worker (``ours``; ``ours-public`` on nats-py's public calls alone; ``ours-pipelined``
+with ``pipeline_started=True``), a plain asyncio loop on nats-py, the same on uvloop, the
+straightforward trio-asyncio worker. Work: a handler that does nothing, one that awaits 10 ms, a
+typed one with a model of 1 KiB in and out. Every side publishes ``step.started`` and
+``step.completed`` with acknowledgement, in this order around the handler, then acknowledges the
+task. Few at once get fewer tasks, and so does the slowest side.
 
 Run it:  python -m benchmarks.throughput  [--works noop]  [--at-once 1 256]  [--sides ours asyncio]
 """

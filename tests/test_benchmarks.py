@@ -151,6 +151,7 @@ async def test_two_processes_complete_each_task_of_a_queue_once(tmp_path: Path) 
         ("ours", "noop"),
         ("ours", "typed"),
         ("ours-public", "sleep"),
+        ("ours-pipelined", "noop"),
         ("asyncio", "typed"),
         ("uvloop", "sleep"),
         ("trio-asyncio", "typed"),

@@ -34,6 +34,7 @@ from trio_dagnats.wire.names import (
 SIDES = {
     "ours": ("ours",),
     "ours-public": ("ours", "public"),
+    "ours-pipelined": ("ours", "pipelined"),
     "asyncio": ("plain",),
     "uvloop": ("plain", "uvloop"),
     "trio-asyncio": ("naive",),

@@ -1,4 +1,6 @@
-"""This worker; on nats-py's public calls alone if asked."""
+"""This worker; on nats-py's public calls alone, or with pipelined starts, if asked."""
+
+import os
 
 import trio
 
@@ -9,7 +11,8 @@ from trio_dagnats import TaskContext, Worker
 async def serve(asked: Asked) -> None:
     """Serve as many tasks as were asked for, and tell of them."""
     tally, over = Tally(asked), trio.Event()
-    worker = Worker(asked.url, concurrency=asked.concurrency)
+    pipelined = "pipelined" in asked.more
+    worker = Worker(asked.url, concurrency=asked.concurrency, pipeline_started=pipelined)
     if asked.work == "typed":
         from benchmarks.sides.orders import Order  # noqa: PLC0415 - the others need no pydantic
 
@@ -41,12 +44,8 @@ def main() -> None:
     """Serve."""
     asked = Asked.from_arguments()
     if "public" in asked.more:
-        from unittest.mock import patch  # noqa: PLC0415 - the start-up is compared
-
-        with patch("trio_dagnats.transport.nats.connection.hooks_fit", return_value=False):
-            trio.run(serve, asked)
-    else:
-        trio.run(serve, asked)
+        os.environ["TRIO_DAGNATS_PUBLIC_PATH"] = "1"
+    trio.run(serve, asked)
 
 
 if __name__ == "__main__":
