@@ -6,7 +6,7 @@ process that has done many tasks, after a tenth, half and all of them. Payload: 
 had allocated at once for one task, in copies of its input (which ``noop`` returns, and ``swallow``
 does not).
 
-Run it:  python -m benchmarks.memory
+Run it:  python -m benchmarks.memory  [--parts waiting payloads]
 """
 
 import argparse
@@ -131,9 +131,18 @@ def payloads(report: Report, asked: argparse.Namespace) -> None:
         report.most(f"copies of a payload that is {what}", ours.median, BAR_COPIES)
 
 
+PARTS = {
+    "waiting": waiting,
+    "in-flight": in_flight,
+    "payloads": payloads,
+    "afterwards": afterwards,
+}
+
+
 def main() -> None:
     """Weigh, print, and fail above the bars."""
     parser = arguments(__doc__)
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
     parser.add_argument("--waits", type=int, default=10_000)
     parser.add_argument("--in-flight", nargs="+", type=int, default=[1000, 5000])
     parser.add_argument("--tasks", type=int, default=100_000)
@@ -141,8 +150,8 @@ def main() -> None:
     asked = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)
     report = Report()
-    for part in (waiting, in_flight, payloads, afterwards):
-        part(report, asked)
+    for part in asked.parts:
+        PARTS[part](report, asked)
     report.close(asked)
 
 
