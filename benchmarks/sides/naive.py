@@ -20,6 +20,8 @@ class Loop:
         self._asked = asked
         self._stream = stream
         self._codec = codec(asked.work)
+        self._pause = asked.pause
+        self._swallows = asked.work == "swallow"
         self._tally = Tally(asked)
         self._free = asked.concurrency
         self._freed = trio.Event()
@@ -63,9 +65,9 @@ class Loop:
         self._tally.done()
 
     async def _handle(self, given: object) -> object:
-        if self._asked.pause:
-            await trio.sleep(self._asked.pause)
-        return None if self._asked.work == "swallow" else given
+        if self._pause:
+            await trio.sleep(self._pause)
+        return None if self._swallows else given
 
     def tell(self) -> None:
         """Tell what was used."""

@@ -23,13 +23,14 @@ async def serve(asked: Asked) -> None:
             return order
 
     else:
+        pause, swallows = asked.pause, asked.work == "swallow"
 
         async def work(ctx: TaskContext) -> bytes | None:
-            if asked.pause:
-                await trio.sleep(asked.pause)
+            if pause:
+                await trio.sleep(pause)
             if tally.done():
                 over.set()
-            return None if asked.work == "swallow" else ctx.input
+            return None if swallows else ctx.input
 
         for task_type in asked.task_types:
             worker.handle(task_type, work)

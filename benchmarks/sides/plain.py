@@ -24,6 +24,8 @@ class Loop:
         self._asked = asked
         self._stream = stream
         self._codec = codec(asked.work)
+        self._pause = asked.pause
+        self._swallows = asked.work == "swallow"
         self._tally = Tally(asked)
         self._free = asked.concurrency
         self._freed = asyncio.Event()
@@ -66,9 +68,9 @@ class Loop:
         self._tally.done()
 
     async def _handle(self, given: object) -> object:
-        if self._asked.pause:
-            await asyncio.sleep(self._asked.pause)
-        return None if self._asked.work == "swallow" else given
+        if self._pause:
+            await asyncio.sleep(self._pause)
+        return None if self._swallows else given
 
     def tell(self) -> None:
         """Tell what was used."""
