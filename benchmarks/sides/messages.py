@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 TASK_QUEUES = "TASK_QUEUES"
+MAX_ACK_PENDING = 100_000
+"""How many tasks of a type may be in flight, over all its workers."""
 Message = tuple[str, bytes, dict[str, str]]
 """Subject, body and headers."""
 

@@ -9,8 +9,9 @@ import asyncio
 import nats
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig
 
-from benchmarks.sides.messages import TASK_QUEUES, codec, started
+from benchmarks.sides.messages import MAX_ACK_PENDING, TASK_QUEUES, codec, started
 from benchmarks.sides.telling import Asked, Tally, ready
 
 LINGER = 5.0
@@ -34,7 +35,10 @@ class Loop:
         """Serve as many tasks as were asked for, and tell of them."""
         asked = self._asked
         queue = await self._stream.pull_subscribe(
-            f"task.{asked.task_type}.>", durable=f"workers-{asked.task_type}", stream=TASK_QUEUES
+            f"task.{asked.task_type}.>",
+            durable=f"workers-{asked.task_type}",
+            stream=TASK_QUEUES,
+            config=ConsumerConfig(max_ack_pending=MAX_ACK_PENDING),  # the default is 1000
         )
         ready()
         left = asked.tasks or float("inf")
