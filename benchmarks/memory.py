@@ -86,7 +86,8 @@ def weigh_in_flight(count: int, side: str) -> float:
 def waiting(report: Report, asked: argparse.Namespace) -> None:
     """Weigh waits."""
     found = sample(trio.run(weigh_waits, asked.waits) for _ in range(asked.rounds))
-    report.table(f"KiB of each of {asked.waits} waits for a signal", "ours").row("", found)
+    table = report.table(f"{asked.waits} waits for a signal", "ours")
+    table.row("KiB of each of them", found)
     report.most(f"KiB of each of {asked.waits} waits", found.median, BAR_WAIT_KIB, "KiB")
 
 

@@ -60,7 +60,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [["", *self.columns], *([label, *map(str, cells)] for label, cells in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
         ruler = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
         text = [
             "| "
