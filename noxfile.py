@@ -37,8 +37,8 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run a proof program: ``nox -s bench -- loops``; throughput and engine without a name."""
-    session.install("-e", ".[cli,local]")
+    """Run a program: ``nox -s bench -- NAME``; throughput and engine without a name."""
+    session.install("-e", ".[dev]")
     name, *options = session.posargs or ["throughput"]
     session.run("python", "-m", f"benchmarks.{name}", *options)
     if not session.posargs:

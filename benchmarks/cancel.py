@@ -13,6 +13,7 @@ Run it:  python -m benchmarks.cancel
 
 import argparse
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -25,7 +26,6 @@ from unittest.mock import patch
 
 import trio
 
-from benchmarks import throughput
 from benchmarks.common import (
     OUTCOMES,
     ROOT,
@@ -37,6 +37,9 @@ from benchmarks.common import (
     prepare,
     records,
 )
+from benchmarks.common.contest import TASK_TYPE, Load, fill
+from benchmarks.sides import ours
+from benchmarks.sides.telling import Asked
 from trio_dagnats import CancelReason, TaskContext, Worker
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
@@ -195,18 +198,18 @@ async def no_ops(url: str, tasks: int, concurrency: int, *, watched: bool) -> fl
                     if hasattr(owner, name):
                         stack.enter_context(patch.object(owner, name, lambda *_: None))
         begun = time.process_time()
-        await throughput.ours(url, tasks, concurrency)
+        await ours.serve(Asked(url, TASK_TYPE, "noop", tasks, concurrency, os.getpid()))
         return (time.process_time() - begun) / tasks * 1e6
 
 
 def one_round(tasks: int, side: str) -> float:
     """Serve no-op tasks in a process of its own, on a server of its own."""
     with Server() as server:
-        trio.run(throughput.fill, server.url, tasks)
+        trio.run(fill, server.url, Load(tasks=tasks))
         command = [sys.executable, "-m", "benchmarks.cancel", "--serve", server.url]
         command += ["--no-ops", str(tasks), "--side", side]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    return float(done.stdout)
+    return float(done.stdout.splitlines()[-1])
 
 
 def cost_of_the_watch(tasks: int, rounds: int) -> tuple[float, float]:

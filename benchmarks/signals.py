@@ -13,7 +13,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -54,6 +54,7 @@ ACK_WAIT = 300.0
 SHORT_ACK_WAIT = 2.0
 BURST_SECONDS = 1.0
 PATIENCE = 120.0
+TASK_TYPES = ("wait", "approve")
 QUIET = 0.0005
 """Seconds for each wait, after which the last of them has its subscriptions."""
 BUCKETS = (BUCKET_CHECKPOINTS, BUCKET_SIGNALS, BUCKET_WORKERS)
@@ -135,13 +136,13 @@ async def woken(worker: Child, run_ids: set[str]) -> Counter[str]:
 
 
 async def settled_consumers(broker: Broker) -> int:
-    """Count the consumers that stay while all wait, but for those of the two task types.
+    """Count the consumers that stay while all wait, but for those of the task types.
 
     The first look at the history of a run makes one, for a moment.
     """
     found = 0
     with trio.move_on_after(SOON):
-        while (found := await consumers(broker) - 2) > 0:
+        while (found := await consumers(broker) - len(TASK_TYPES)) > 0:
             await trio.sleep(0.1)
     return found
 
@@ -152,6 +153,19 @@ async def consumers(broker: Broker) -> int:
     return sum([len(await broker.consumers(name, deadline=deadline)) for name in STREAMS])
 
 
+async def all_wait(
+    nursery: trio.Nursery, url: str, broker: Broker, runs: Sequence[str]
+) -> tuple[Child, float]:
+    """Let a worker wait in a handler for each run; return it, and the KiB that each one weighs."""
+    serving = partial(employ, "signals", "--serve", url, "--waits", len(runs))
+    worker: Child = await nursery.start(serving)
+    before = memory_mib(worker.process.pid)
+    await preload(broker, "wait", runs)
+    await worker.heard(lambda said: said.what == "all wait")
+    await trio.sleep(QUIET * len(runs))
+    return worker, (memory_mib(worker.process.pid) - before) * 1024 / len(runs)
+
+
 async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> None:
     """Let many handlers wait; send a burst, and signals around a restart of the server."""
     runs = [f"r{number}" for number in range(waits)]
@@ -159,14 +173,8 @@ async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> 
         async with Server(store_dir=folder) as server, trio.open_nursery() as nursery:
             async with open_broker(server.url) as broker:
                 await prepare(broker, *BUCKETS)
-                serving = partial(employ, "signals", "--serve", server.url, "--waits", waits)
-                worker: Child = await nursery.start(serving)
-                before = memory_mib(worker.process.pid)
-                await preload(broker, "wait", runs)
-                await worker.heard(lambda said: said.what == "all wait")
-                await trio.sleep(QUIET * waits)
+                worker, result.kib = await all_wait(nursery, server.url, broker, runs)
                 result.consumers = await settled_consumers(broker)
-                result.kib = (memory_mib(worker.process.pid) - before) * 1024 / waits
 
                 woke = runs[:burst]
                 await send_all(broker, woke, BURST_SECONDS)

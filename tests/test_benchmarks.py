@@ -10,14 +10,22 @@ from benchmarks import (
     cancel,
     drain,
     durable_map,
+    growth,
+    idle,
+    latency,
+    layers,
     leaks,
     loops,
+    memory,
     partitions,
     pauses,
     processes,
     ps,
     signals,
+    startup,
 )
+from benchmarks.common import Report, Sample
+from benchmarks.common.contest import RIGHT_ORDER, Load, by_turns, measure
 from trio_dagnats import CancelReason
 from trio_dagnats.local import Server
 
@@ -135,3 +143,108 @@ async def test_two_processes_complete_each_task_of_a_queue_once(tmp_path: Path) 
     rate = await processes.measure(2, 300, 0.0, tmp_path / "gate")
 
     assert rate > 0
+
+
+@pytest.mark.parametrize(
+    ("side", "work"),
+    [
+        ("ours", "noop"),
+        ("ours", "typed"),
+        ("ours-public", "sleep"),
+        ("ours-pipelined", "noop"),
+        ("asyncio", "typed"),
+        ("uvloop", "sleep"),
+        ("trio-asyncio", "typed"),
+    ],
+)
+def test_every_side_starts_and_completes_each_task_once_and_in_this_order(
+    side: str, work: str
+) -> None:
+    found = measure(side, Load(tasks=40, concurrency=8, work=work))
+
+    assert found.orders == {RIGHT_ORDER: 40}
+    assert len(found.spans_ms) == 40
+
+
+def test_idle_workers_of_both_sides_complete_each_task_that_comes_along() -> None:
+    found = latency.idle(5, 2, random.Random(1))
+
+    assert {side: len(times) for side, times in found.items()} == {"ours": 5, "asyncio": 5}
+
+
+def test_a_worker_at_half_of_its_rate_completes_each_task() -> None:
+    assert len(latency.half_load("ours", 80).times) == 80 - latency.WARM
+
+
+def test_idle_workers_stay_up() -> None:
+    assert all(rest.mib > 0 for rest in idle.rest(0.1).values())
+
+
+def test_processes_on_one_queue_complete_each_task_once() -> None:
+    assert growth.together(Load(tasks=60, concurrency=8), "ours 2") > 0
+
+
+def test_a_worker_of_many_task_types_completes_each_task_once() -> None:
+    found = measure("ours", Load(tasks=40, concurrency=8, types=10, size=1000, runs=True))
+
+    assert found.orders == {RIGHT_ORDER: 40}
+
+
+@pytest.mark.parametrize("side", memory.SIDES)
+def test_tasks_that_are_weighed_are_all_in_flight(side: str) -> None:
+    assert memory.weigh_in_flight(200, side) > 0
+
+
+@pytest.mark.parametrize("work", memory.WORKS)
+def test_a_payload_is_there_once_at_least(work: str) -> None:
+    assert memory.copies(work, "ours") >= 1
+
+
+@pytest.mark.parametrize("side", startup.SIDES)
+def test_a_new_process_completes_the_task_that_it_finds(side: str) -> None:
+    assert startup.first_completion(side) > 0
+
+
+@pytest.mark.parametrize("side", layers.SIDES)
+def test_a_task_costs_every_side_three_messages_each_way_and_little_more(side: str) -> None:
+    found = layers.watch("count", Load(tasks=100, concurrency=8), side)
+
+    assert 300 < found["frames written"] < 500
+    assert 300 < found["messages read"] < 500
+    assert bool(found.get("trio steps")) == (side != "asyncio")
+
+
+@pytest.mark.parametrize("side", layers.PROFILED)
+def test_the_layers_of_a_profile_make_up_the_whole(side: str) -> None:
+    found = layers.watch("profile", Load(tasks=100, concurrency=8), side)
+
+    whole = sum(share for name, share in found.items() if layers.is_layer(name))
+    assert round(whole) == 100
+    assert found["socket"] > 0
+
+
+def test_sides_take_turns_in_beginning() -> None:
+    order = list[str]()
+
+    by_turns(["a", "b"], 3, order.append)
+
+    assert "".join(order) == "abbaab"
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    ratio = Sample((3.0, 8.0, 2.5)).over(Sample((1.0, 2.0, 1.0)))
+
+    assert str(ratio) == "3 (2.50-4)"
+
+
+def test_a_bar_says_whether_it_is_met_and_what_was_measured() -> None:
+    report = Report()
+
+    report.least("ratio", 1.53, 2.5)
+    report.most("memory", 44.0, 60.0, "MiB")
+
+    assert list(map(str, report.figures)) == [
+        "bar ratio >= 2.5: MISSED, measured 1.53",
+        "bar memory <= 60: met, measured 44 MiB",
+    ]
+    assert len(report.missed) == 1

@@ -1,0 +1,53 @@
+"""This worker; on nats-py's public calls alone, or with pipelined starts, if asked."""
+
+import os
+
+import trio
+
+from benchmarks.sides.telling import Asked, Tally, ready
+from trio_dagnats import TaskContext, Worker
+
+
+async def serve(asked: Asked) -> None:
+    """Serve as many tasks as were asked for, and tell of them."""
+    tally, over = Tally(asked), trio.Event()
+    pipelined = "pipelined" in asked.more
+    worker = Worker(asked.url, concurrency=asked.concurrency, pipeline_started=pipelined)
+    if asked.work == "typed":
+        from benchmarks.sides.orders import Order  # noqa: PLC0415 - the others need no pydantic
+
+        @worker.handle_typed(asked.task_type)
+        async def review(ctx: TaskContext, order: Order) -> Order:
+            if tally.done():
+                over.set()
+            return order
+
+    else:
+        pause, swallows = asked.pause, asked.work == "swallow"
+
+        async def work(ctx: TaskContext) -> bytes | None:
+            if pause:
+                await trio.sleep(pause)
+            if tally.done():
+                over.set()
+            return None if swallows else ctx.input
+
+        for task_type in asked.task_types:
+            worker.handle(task_type, work)
+
+    async with worker:
+        ready()
+        await over.wait()
+    tally.tell()
+
+
+def main() -> None:
+    """Serve."""
+    asked = Asked.from_arguments()
+    if "public" in asked.more:
+        os.environ["TRIO_DAGNATS_PUBLIC_PATH"] = "1"
+    trio.run(serve, asked)
+
+
+if __name__ == "__main__":
+    main()
