@@ -18,7 +18,7 @@ log = logging.getLogger("trio_dagnats.worker")
 
 EXPIRES_ALONE = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
-EXPIRES_SHARED = 0.5
+EXPIRES_SHARED = 0.2
 """Seconds of a pull that holds slots which other consumers may want."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 
