@@ -24,6 +24,7 @@ from trio_dagnats.local.scratch import Scratch
 
 HOST = "127.0.0.1"
 START_PATIENCE = 15.0
+LOG_PATIENCE = 2.0
 STOP_PATIENCE = 10.0
 LOG_LINES = 40
 POLL = 0.01
@@ -171,10 +172,16 @@ class Server:
                 start_new_session=True,
             )
             assert self._process.stderr is not None
-            Thread(target=self._read_log, args=(self._process.stderr,), daemon=True).start()
-            self.port = self._wait_for_port(Path(told))
+            reader = Thread(target=self._read_log, args=(self._process.stderr,), daemon=True)
+            reader.start()
+            port = self._wait_for_port(Path(told))
+            if port is None:
+                self.stop()
+                reader.join(LOG_PATIENCE)  # the reason is the last that it wrote
+                raise self._why_not()
+            self.port = port
 
-    def _wait_for_port(self, told: Path) -> int:
+    def _wait_for_port(self, told: Path) -> int | None:
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
             for found in told.glob("*.ports"):
@@ -183,10 +190,9 @@ class Server:
                     return int(ports[0].rpartition(":")[2])
             assert self._process is not None
             if self._process.poll() is not None:
-                break
+                return None
             time.sleep(POLL)
-        self.stop()
-        raise self._why_not()
+        return None
 
     def _why_not(self) -> UsageError | EngineError:
         if "address already in use" in self.log:
