@@ -1,6 +1,7 @@
 """Servers for the whole suite, and one broker of each kind for the contract."""
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator
 
@@ -13,6 +14,10 @@ from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.nats.connection import PUBLIC_PATH
 from trio_dagnats.transport.port import Broker
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and the programs under test would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["trio_dagnats.testing.fixtures"]
 
