@@ -32,6 +32,7 @@ from benchmarks.common import (
     outcomes,
     prepare,
     put_task,
+    serve_until_killed,
     tell,
     until_empty,
 )
@@ -70,9 +71,7 @@ async def serve(url: str) -> None:
         finally:
             tell("end", run=ctx.run_id, why=str(ctx.cancel_reason))
 
-    async with worker:
-        tell("ready")
-        await trio.sleep_forever()
+    await serve_until_killed(worker)
 
 
 class Proxy:

@@ -27,6 +27,7 @@ from benchmarks.common import (
     preload,
     prepare,
     put_task,
+    serve_until_killed,
     tell,
     until_empty,
 )
@@ -68,9 +69,7 @@ async def serve(url: str, pauses: int, seconds: float, ack_wait: float) -> None:
     async def probe(ctx: TaskContext) -> None:
         tell("probed")
 
-    async with worker:
-        tell("ready")
-        await trio.sleep_forever()
+    await serve_until_killed(worker)
 
 
 @dataclass

@@ -30,6 +30,7 @@ from benchmarks.common import (
     memory_mib,
     preload,
     prepare,
+    serve_until_killed,
     tell,
     until_empty,
 )
@@ -83,9 +84,7 @@ async def serve(url: str, waits: int) -> None:
         await ctx.checkpoint(approval)
         return approval
 
-    async with worker:
-        tell("ready")
-        await trio.sleep_forever()
+    await serve_until_killed(worker)
 
 
 @dataclass

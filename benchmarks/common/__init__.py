@@ -1,6 +1,15 @@
 """What the programs of this folder share: tasks and histories, worker processes, figures."""
 
-from benchmarks.common.children import LATE, ROOT, Child, Said, child, employ, tell
+from benchmarks.common.children import (
+    LATE,
+    ROOT,
+    Child,
+    Said,
+    child,
+    employ,
+    serve_until_killed,
+    tell,
+)
 from benchmarks.common.figures import Figure, Report, Sample, Table, arguments, percentile
 from benchmarks.common.process import living_tasks, memory_mib
 from benchmarks.common.streams import (
@@ -44,6 +53,7 @@ __all__ = [
     "prepare",
     "put_task",
     "records",
+    "serve_until_killed",
     "tell",
     "until_empty",
 ]

@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import trio
 
+from trio_dagnats import Worker
 from trio_dagnats.wire.text import compact
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,6 +29,13 @@ LATE = 300.0
 def tell(what: str, **more: object) -> None:
     """Say an event to the parent, in one write: it is told even if we are killed right after."""
     os.write(1, compact({"what": what, "at": time.monotonic(), "pid": os.getpid(), **more}) + b"\n")
+
+
+async def serve_until_killed(worker: Worker) -> NoReturn:
+    """Serve in a process that its parent ends; it is told when the worker is ready."""
+    async with worker:
+        tell("ready")
+        await trio.sleep_forever()
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,11 @@ class Attempt:
             self.posted = None
             self.hub.spawn(self)  # for its farewell
 
+    def hand_back(self, reason: CancelReason, until_ns: int) -> None:
+        """End the attempt, so that the task comes back at this time (wall clock, nanoseconds)."""
+        self.waits += (Wait(what="hand back", until_ns=until_ns),)
+        self.cancel(reason)
+
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""
         if self.settling is not None and self.reason is not None:

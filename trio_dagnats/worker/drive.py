@@ -25,8 +25,6 @@ from trio_dagnats.worker.waits import commit_signals
 
 log = logging.getLogger("trio_dagnats.worker")
 
-STARTED_RETRY = 1.0
-"""Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
 OUTCOME_RETRY = 5.0
 """Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
 _HAND_BACKS = frozenset({Effect.NAK, Effect.NAK_DELAYED})
@@ -123,9 +121,12 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
 
 
 async def conclude(attempt: Attempt, outcome: Settlement) -> None:
-    """Settle the attempt with this outcome; it has ended after it, whatever became of it."""
-    attempt.outcome = bounded(outcome, attempt.hub.broker.max_payload)
-    await drive(attempt, INPUT_OF[type(attempt.outcome)])
+    """Settle the attempt with this outcome, which fits the server (``outcomes.bounded``).
+
+    It has ended after it, whatever became of it.
+    """
+    attempt.outcome = outcome
+    await drive(attempt, INPUT_OF[type(outcome)])
 
 
 async def _publish_started(attempt: Attempt) -> Input:
@@ -146,7 +147,7 @@ async def _publish_started(attempt: Attempt) -> Input:
             error,
             extra=attempt.log_fields,
         )
-        attempt.nak_delay = STARTED_RETRY
+        attempt.nak_delay = express.STARTED_RETRY
         return Input.STARTED_NOT_STORED
     attempt.known_sequence = max(attempt.known_sequence, stored.sequence)
     return Input.STARTED_STORED

@@ -138,12 +138,7 @@ class EngineFacts:
         if self._absent.get(bucket, now) > now:
             return {}
         try:
-            if len(keys) > 1:
-                return await self._broker.kv_get_many(bucket, keys, deadline=now + PATIENCE)
-            found = [
-                await self._broker.kv_get(bucket, key, deadline=now + PATIENCE) for key in keys
-            ]
-            return {entry.key: entry for entry in found if entry}
+            return await self._broker.kv_get_many(bucket, keys, deadline=now + PATIENCE)
         except Missing:
             self._absent[bucket] = now + ABSENT_FOR
         except BrokerError:  # contract 5, step 4: any error means "go on"

@@ -23,8 +23,9 @@ from trio_dagnats.attempt.life import Input, step
 from trio_dagnats.attempt.outcome import Continued, Settlement
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Stored
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
-from trio_dagnats.worker.attempt import Attempt, Wait
+from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.outcomes import INPUT_OF
 from trio_dagnats.worker.reasons import CancelReason
@@ -33,8 +34,8 @@ from trio_dagnats.worker.settle import Verdict
 
 log = logging.getLogger("trio_dagnats.worker")
 
-RETRY_NS = 1_000_000_000
-"""The NAK when ``step.started`` could not be stored (contract 5, step 7)."""
+STARTED_RETRY = 1.0
+"""Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
 
 
 def begin(attempt: Attempt) -> None:
@@ -100,8 +101,8 @@ def _started_late(attempt: Attempt, result: Stored | BrokerError) -> None:
         _wake(attempt)
         return
     log.warning("%s: handed back: %s", attempt.label, result, extra=attempt.log_fields)
-    attempt.waits += (Wait(what="hand back", until_ns=attempt.hub.broker.time_ns() + RETRY_NS),)
-    attempt.cancel(CancelReason.NOT_STARTED)
+    again_ns = attempt.hub.broker.time_ns() + round(STARTED_RETRY * NS)
+    attempt.hand_back(CancelReason.NOT_STARTED, again_ns)
     _wake(attempt)
 
 

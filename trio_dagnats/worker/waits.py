@@ -106,8 +106,7 @@ async def pause(
 
 
 async def _hand_back(attempt: Attempt, until_ns: int) -> None:
-    attempt.waits += (Wait(what="hand back", until_ns=until_ns),)
-    attempt.cancel(CancelReason.HANDED_BACK)
+    attempt.hand_back(CancelReason.HANDED_BACK, until_ns)
     await trio.lowlevel.checkpoint()
     raise OutcomeError(
         f"{attempt.label}: pause(hand_back=True) ends the handler, but it was called inside a "

@@ -36,12 +36,11 @@ class KeyValues:
 
     async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
         """Read keys directly from the stream's store, all at once where the server can (2.11)."""
-        if not keys:
-            return {}
-        subjects = [kv_subject(bucket, key) for key in keys]
-        records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
-        if records is not None:
-            return entries_of(bucket, records)
+        if len(keys) > 1:  # a subscription for the answers costs more than the request for one
+            subjects = [kv_subject(bucket, key) for key in keys]
+            records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
+            if records is not None:
+                return entries_of(bucket, records)
         entries = [await self.get(bucket, key, deadline) for key in keys]
         return {entry.key: entry for entry in entries if entry}
 
