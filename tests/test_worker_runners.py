@@ -8,6 +8,8 @@ from trio.testing import MockClock
 
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.testing import Harness
+from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.runners import CALLS
 
 seen: ContextVar[str] = ContextVar("seen", default="")
 Task = trio.lowlevel.Task
@@ -115,3 +117,110 @@ async def test_no_task_is_left_when_the_worker_has_ended(
             nursery.start_soon(harness.run, "t")
 
     assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def run_many(harness: Harness, task_type: str, count: int) -> list[object]:
+    """Run as many steps at the same time; return their outputs."""
+    outputs: list[object] = []
+
+    async def run_one() -> None:
+        outputs.append((await harness.run(task_type)).output)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(run_one)
+    return outputs
+
+
+async def test_handlers_that_do_not_wait_follow_each_other_in_few_tasks(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    tasks: set[Task] = set()
+
+    @worker.handle("t")
+    async def note(ctx: TaskContext) -> int:
+        tasks.add(trio.lowlevel.current_task())
+        return 1
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == [1] * 50
+
+    assert len(tasks) <= 1 + CALLS
+
+
+async def test_handlers_that_wait_for_each_other_all_get_a_task(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    tasks: set[Task] = set()
+    all_here = trio.Event()
+
+    @worker.handle("t")
+    async def meet(ctx: TaskContext) -> int:
+        tasks.add(trio.lowlevel.current_task())
+        if len(tasks) == 50:
+            all_here.set()
+        await all_here.wait()
+        return 1
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == [1] * 50
+
+
+async def test_one_that_waits_does_not_hold_up_those_behind_it(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    begun: list[int] = []
+    last = trio.Event()
+
+    @worker.handle("t")
+    async def every_third_waits(ctx: TaskContext) -> int:
+        begun.append(len(begun))
+        if len(begun) == 50:
+            last.set()
+        elif len(begun) % 3 == 1:
+            await last.wait()
+        return 1
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == [1] * 50
+
+
+async def test_context_variables_do_not_reach_those_behind(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    outer = seen.set("outer")
+
+    @worker.handle("t")
+    async def note(ctx: TaskContext) -> str:
+        before = seen.get()
+        seen.set(ctx.run_id)
+        return before
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == ["outer"] * 50
+    seen.reset(outer)
+
+
+async def test_one_that_is_ended_while_it_stands_in_line_does_not_run(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    ran: list[str] = []
+
+    @worker.handle("t")
+    async def end_all_others(ctx: TaskContext) -> None:
+        ran.append(ctx.run_id)
+        own = ctx._attempt
+        for other in list(own.hub.live):
+            if other is not own and not other.returned:
+                other.cancel(CancelReason.LEASE_LOST)
+
+    async with worker:
+        with trio.move_on_after(5):  # of virtual time: the others have no outcome
+            await run_many(harness, "t", 50)
+
+    assert len(ran) == 1
