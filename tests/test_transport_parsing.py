@@ -3,9 +3,9 @@
 import pytest
 
 from trio_dagnats.transport.nats.frames import Incoming
-from trio_dagnats.transport.nats.parsing import take_messages
+from trio_dagnats.transport.nats.parsing import acknowledgements, take_messages
 from trio_dagnats.transport.nats.private import HookedClient
-from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
+from trio_dagnats.transport.nats.routes import FIRST_SID, Acks, Routes
 
 SID = b"%d" % FIRST_SID
 HEAD = b"NATS/1.0 503 Nobody\r\nA: b\r\n\r\n"
@@ -36,14 +36,14 @@ def listening() -> tuple[Routes, list[Incoming]]:
 def test_whole_messages_are_delivered_in_their_order() -> None:
     routes, got = listening()
 
-    assert take_messages(STREAM, routes.by_text) == (len(STREAM), 0)
+    assert take_messages(STREAM, routes) == (len(STREAM), 0)
     assert got == MESSAGES
 
 
 def test_what_is_missing_of_a_message_is_told() -> None:
     routes, got = listening()
 
-    assert take_messages(STREAM + b"MSG a %b 10\r\nabc" % SID, routes.by_text) == (len(STREAM), 9)
+    assert take_messages(STREAM + b"MSG a %b 10\r\nabc" % SID, routes) == (len(STREAM), 9)
     assert got == MESSAGES
 
 
@@ -54,7 +54,7 @@ def test_what_is_missing_of_a_message_is_told() -> None:
 def test_anything_else_is_left_to_nats_py(foreign: bytes) -> None:
     routes, got = listening()
 
-    assert take_messages(STREAM + foreign, routes.by_text) == (len(STREAM), 0)
+    assert take_messages(STREAM + foreign, routes) == (len(STREAM), 0)
     assert got == MESSAGES
 
 
@@ -62,17 +62,51 @@ def test_a_message_of_an_ended_subscription_is_dropped() -> None:
     routes, got = listening()
     stale = b"MSG a %d 2\r\nhi\r\n" % (FIRST_SID + 1)
 
-    assert take_messages(stale + STREAM, routes.by_text) == (len(stale + STREAM), 0)
+    assert take_messages(stale + STREAM, routes) == (len(stale + STREAM), 0)
     assert got == MESSAGES
 
 
-def test_a_route_for_plain_messages_gets_those_with_headers_as_well() -> None:
+def test_a_route_for_plain_messages_gets_all_others_as_well() -> None:
     routes, got = Routes(), list[object]()
-    routes.add("a.>", got.append, plain=lambda subject, body: got.append((subject, body)))
+    routes.add("a.>", got.append, plain=lambda *message: got.append(message))
 
-    take_messages(STREAM, routes.by_text)
+    take_messages(STREAM, routes)
 
-    assert got == [(b"a.b", b"hi"), (b"a", b""), (b"a", b"\r\n\r\n"), *MESSAGES[3:]]
+    assert got == [MESSAGES[0], (b"a", b"in.box", b""), *MESSAGES[2:]]
+
+
+@pytest.mark.parametrize(
+    ("body", "taken"),
+    [
+        (b'{"stream":"S", "seq":7}', True),
+        (b'{"stream":"S","seq":7}', True),
+        (b'{"stream":"S", "seq":7,"duplicate": true}', False),
+        (b'{"stream":"S","domain":"d", "seq":7}', False),
+        (b'{"stream":"S", "seq":-7}', False),
+        (b'{"error":{"code":400},"stream":"S","seq":0}', False),
+        (b'{"stream":"S","seq":7} ', False),
+    ],
+)
+def test_only_an_ordinary_acknowledgement_is_taken_at_once(body: bytes, *, taken: bool) -> None:
+    routes, got = Routes(), list[object]()
+    inbox = routes.add("in.box.*", got.append)
+    match = acknowledgements("in.box", inbox.sid)
+    routes.acks = Acks(match, lambda found: got.append((found["token"], found["sequence"])))
+    raw = b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body)
+
+    assert take_messages(raw + STREAM, routes) == (len(raw + STREAM), 0)
+
+    first = (b"12", b"7") if taken else Incoming("in.box.12", "", body)
+    assert got == [first, *MESSAGES]
+
+
+@pytest.mark.parametrize("subject", [b"inxbox.12", b"in.box.", b"in.box.1a", b"in.box.1.2"])
+def test_an_acknowledgement_has_a_number_of_ours(subject: bytes) -> None:
+    match = acknowledgements("in.box", FIRST_SID)
+    body = b'{"stream":"S","seq":7}'
+
+    assert match(b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body), 0)
+    assert not match(b"MSG %b %b %d\r\n%b\r\n" % (subject, SID, len(body), body), 0)
 
 
 @pytest.mark.parametrize("cut", range(1, len(STREAM)))

@@ -119,7 +119,7 @@ class _Connection:
     async def _hold(self, link: Link) -> None:
         async with trio.open_nursery() as nursery:
             if self._path is not None:
-                self._path.writable = True
+                self._path.begin()
             else:
                 nursery.start_soon(self._public.watch, link)
             await link.open(nursery)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import final
 
-from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_ack
+from trio_dagnats.transport.nats.frames import Frame, decode_ack
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost
 from trio_dagnats.transport.port import FOREVER
@@ -38,14 +38,22 @@ class NatsDelivery:
     received_at: float
     sent_after: float
 
-    def __init__(self, link: Link, message: Incoming, received_at: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        subject: str,
+        reply: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        received_at: float,
+    ) -> None:
         self._link = link
-        self._answer_to = message.reply
+        self._answer_to = reply
         self._answered = False
-        self.subject = message.subject
-        self.body = message.body
-        self.headers = message.headers
-        self.deliveries, self.stream_sequence, self.published_ns = decode_ack(message.reply)
+        self.subject = subject
+        self.body = body
+        self.headers = headers
+        self.deliveries, self.stream_sequence, self.published_ns = decode_ack(reply)
         self.received_at = received_at
         self.sent_after = link.requests.contact
         link.active += 1

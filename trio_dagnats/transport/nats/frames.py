@@ -5,7 +5,7 @@ pending list (notes E: 1.4 us against 12).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
@@ -13,7 +13,6 @@ from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 VERSION = b"NATS/1.0"
 
 
-@final
 class Frame:
     """A message on its way out. A plain class: one is made for every message.
 

@@ -7,7 +7,7 @@ noticed by missing heartbeats, a lost connection by the reconnect.
 
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import final
 
@@ -19,7 +19,7 @@ from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
-from trio_dagnats.transport.port import IntakeSink, PullEnd
+from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
 
 log = logging.getLogger("trio_dagnats.transport")
 
@@ -75,11 +75,19 @@ class NatsIntake:
 
     def take(self, message: Incoming) -> None:
         """Take a message or a status from the server."""
-        self._heard = self._link.now()
         if message.status:
+            self._heard = self._link.now()
             self._take_status(message)
-            return
-        delivery = NatsDelivery(self._link, message, self._heard)
+        else:
+            self._deliver(message.subject, message.reply, message.body, message.headers)
+
+    def take_plain(self, subject: bytes, reply: bytes, body: bytes) -> None:
+        """Take a message without headers from the server."""
+        self._deliver(subject.decode(), reply.decode(), body, NO_HEADERS)
+
+    def _deliver(self, subject: str, reply: str, body: bytes, headers: Mapping[str, str]) -> None:
+        self._heard = now = self._link.now()
+        delivery = NatsDelivery(self._link, subject, reply, body, headers, now)
         if self._credits:
             self._credits -= 1
         if self._leaving:
@@ -171,7 +179,7 @@ async def open_intake(
 ) -> AsyncIterator[NatsIntake]:
     """Open an intake for the length of a block; see ``port.Broker.intake``."""
     intake = NatsIntake(link, stream, durable, sink, fresh)
-    route = link.routes.add(intake.inbox, intake.take, gap=intake.gap)
+    route = link.routes.add(intake.inbox, intake.take, gap=intake.gap, plain=intake.take_plain)
     async with trio.open_nursery() as nursery:
         try:
             await link.path.subscribe(route)

@@ -8,8 +8,9 @@ import trio
 
 from trio_dagnats.transport.nats.frames import Frame, check_subject
 from trio_dagnats.transport.nats.outbox import Outbox, Writer
+from trio_dagnats.transport.nats.parsing import acknowledgements
 from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
-from trio_dagnats.transport.nats.routes import OnIncoming, Route, Routes
+from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
 
 BARRIER_PATIENCE = 5.0
 
@@ -64,8 +65,9 @@ class Link:
         """Start the tasks that move frames, and open the inbox for answers."""
         nursery.start_soon(self.outbox.run)
         nursery.start_soon(self.requests.sweep)
-        requests = self.requests
-        inbox = self.routes.add(requests.subject, requests.answered, plain=requests.confirmed)
+        inbox = self.routes.add(self.requests.subject, self.requests.answered)
+        match = acknowledgements(self.requests.inbox, inbox.sid)
+        self.routes.acks = Acks(match, self.requests.acknowledged)
         await self.path.subscribe(inbox)
 
     def reconnected(self) -> None:

@@ -5,6 +5,7 @@ server. While many deliveries are being worked on, a short pause between two flu
 gather; with few it would only add latency, so there is none.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, final
@@ -29,6 +30,8 @@ PAUSE = 0.001
 ENOUGH = 64
 """Frames that are worth a write of their own: no pause for more."""
 FULL_SOCKET_PAUSE = 0.005
+NEVER = sys.maxsize
+"""Frames for which the task that writes is not woken: it is at work."""
 
 
 class Writer(Protocol):
@@ -67,7 +70,7 @@ class Outbox:
         self._active = active
         self._frames: deque[Frame] = deque()
         self._queued = 0
-        self._enough = 1
+        self._enough = NEVER
         self._work = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
@@ -80,8 +83,8 @@ class Outbox:
             return
         self._frames.append(frame)
         self._queued += len(frame.body)
-        if len(self._frames) >= self._enough and self._work:
-            self._work.unpark()
+        if len(self._frames) >= self._enough:
+            self.wake()
 
     def _writes_at_once(self, frame: Frame) -> bool:
         if not self._writer.writable or self._writer.unsent:
@@ -100,7 +103,8 @@ class Outbox:
         self.wake()
 
     def wake(self) -> None:
-        """Look at the queue again: the connection is back."""
+        """Look at the queue again: there is enough in it, or the connection is back."""
+        self._enough = NEVER
         self._work.unpark_all()
 
     @property
@@ -117,7 +121,7 @@ class Outbox:
         """Flush until cancelled."""
         while True:
             if not self._frames or not self._writer.writable:
-                await self._work.park()
+                await self._wait_for(1)
                 continue
             if self._writer.unsent > MAX_UNSENT:
                 await trio.sleep(FULL_SOCKET_PAUSE)
@@ -129,10 +133,15 @@ class Outbox:
 
     async def _gather(self) -> None:
         """Let a batch come together: until it is big enough, or for ``PAUSE``."""
-        self._enough = ENOUGH
         with trio.move_on_after(PAUSE):
+            await self._wait_for(ENOUGH)
+
+    async def _wait_for(self, frames: int) -> None:
+        self._enough = frames
+        try:
             await self._work.park()
-        self._enough = 1
+        finally:
+            self._enough = NEVER
 
     def _take(self) -> list[Frame]:
         """Take the next frames, without those whose time is over (design 8.7)."""

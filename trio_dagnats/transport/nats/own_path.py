@@ -18,17 +18,17 @@ class OwnPath:
     Args:
         client: our client.
         link: the connection that this is the path of.
+
+    Attributes:
+        writable: whether the connection is up.
+        max_payload: what the server said it takes.
     """
 
     def __init__(self, client: HookedClient, link: Link) -> None:
         self._client = client
         self._link = link
         self.writable = False
-
-    @property
-    def max_payload(self) -> int:
-        """What the server said it takes."""
-        return self._client.max_payload
+        self.max_payload = 0
 
     @property
     def unsent(self) -> int:
@@ -65,5 +65,10 @@ class OwnPath:
     def back(self) -> None:
         """Subscribe to everything again, in one write, then go on."""
         self._client.write_now(b"".join(route.sub() for route in self._link.routes.all()))
-        self.writable = True
+        self.begin()
         self._link.reconnected()
+
+    def begin(self) -> None:
+        """Begin to write: the client is connected."""
+        self.max_payload = self._client.max_payload
+        self.writable = True

@@ -3,18 +3,36 @@
 One look at a control line costs a third of what nats-py's parser and its message objects do.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable
 
 from trio_dagnats.transport.nats.frames import Incoming, decode_headers
-from trio_dagnats.transport.nats.routes import FIRST_SID, Route
+from trio_dagnats.transport.nats.routes import FIRST_SID, Route, Routes
 
 _FIRST_SID_DIGITS = len(str(FIRST_SID))
 _END = b"\r\n"
 _FEWEST_WORDS = {b"MSG": 4, b"HMSG": 5}
 """The words of a control line without a reply subject."""
+_STORED = rb'\{"stream":"[^"\\]*", ?"seq":(?P<sequence>\d+)\}'
 
 
-def take_messages(raw: bytes, routes: Mapping[bytes, Route]) -> tuple[int, int]:
+def acknowledgements(inbox: str, sid: int) -> Callable[[bytes, int], re.Match[bytes] | None]:
+    """Return how to find a message which says that one of ours is stored: in one look.
+
+    Anything unusual about it (an error, a duplicate) is left to whoever reads other answers.
+
+    Args:
+        inbox: the prefix of reply subjects, without their last token, which is a number.
+        sid: the number of its subscription.
+
+    Returns:
+        Takes bytes and where the message begins; finds its ``token``, ``body`` and ``sequence``.
+    """
+    line = b"MSG %b" % re.escape(inbox.encode()) + rb"\.(?P<token>\d+) %d \d+\r\n" % sid
+    return re.compile(line + rb"(?P<body>%b)\r\n" % _STORED).match
+
+
+def take_messages(raw: bytes, routes: Routes) -> tuple[int, int]:
     """Deliver whole messages from the front; messages of unknown subscriptions of ours are dropped.
 
     Returns:
@@ -22,7 +40,13 @@ def take_messages(raw: bytes, routes: Mapping[bytes, Route]) -> tuple[int, int]:
         there; 0 if what is there is for nats-py.
     """
     at, size = 0, len(raw)
+    known, (acknowledgement, acknowledged) = routes.by_text, routes.acks
     while True:
+        found = acknowledgement(raw, at)
+        if found is not None:
+            at = found.end()
+            acknowledged(found)
+            continue
         end = raw.find(_END, at)
         if end < 0:
             return at, 0
@@ -30,7 +54,7 @@ def take_messages(raw: bytes, routes: Mapping[bytes, Route]) -> tuple[int, int]:
         fewest = _FEWEST_WORDS.get(words[0])
         if fewest is None or len(words) < fewest:
             return at, 0
-        route = routes.get(words[2])
+        route = known.get(words[2])
         if route is None and len(words[2]) < _FIRST_SID_DIGITS:
             return at, 0
         start = end + 2
@@ -40,15 +64,31 @@ def take_messages(raw: bytes, routes: Mapping[bytes, Route]) -> tuple[int, int]:
         at = end + 2
         if route is None:
             continue
-        if fewest == 5:
-            reply = words[3] if len(words) > 5 else b""
-            head = start + int(words[-2])
-            route.deliver(incoming(words[1], reply, raw[start:head], raw[head:end]))
-        elif route.plain is not None:
-            route.plain(words[1], raw[start:end])
+        if route.plain is not None and len(words) == 5 == fewest + 1:
+            route.plain(words[1], words[3], raw[start:end])
         else:
-            reply = words[3] if len(words) > 4 else b""
-            route.deliver(Incoming(words[1].decode(), reply.decode(), raw[start:end]))
+            route.deliver(_message(raw, start, words))
+
+
+def first_message(raw: bytes, routes: Routes) -> tuple[Route | None, Incoming, bytes]:
+    """Return the message at the front, which is whole and ours, its route, and what follows it.
+
+    For large messages: the caller can let go of ``raw`` before the message is delivered.
+    """
+    end = raw.find(_END)
+    words = raw[:end].split(b" ")
+    rest = raw[end + 4 + int(words[-1]) :]
+    return routes.by_text.get(words[2]), _message(raw, end + 2, words), rest
+
+
+def _message(raw: bytes, start: int, words: list[bytes]) -> Incoming:
+    """Cut a message out; ``words`` is its control line, ``start`` where the rest begins."""
+    reply = words[3] if len(words) > _FEWEST_WORDS[words[0]] else b""
+    end = start + int(words[-1])
+    if words[0] == b"MSG":
+        return Incoming(words[1].decode(), reply.decode(), raw[start:end])
+    head = start + int(words[-2])
+    return incoming(words[1], reply, raw[start:head], raw[head:end])
 
 
 def incoming(subject: bytes, reply: bytes, headers: bytes, body: bytes) -> Incoming:

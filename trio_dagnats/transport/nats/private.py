@@ -22,7 +22,7 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from trio_asyncio._loop import TrioEventLoop
 
-from trio_dagnats.transport.nats.parsing import incoming, take_messages
+from trio_dagnats.transport.nats.parsing import first_message, incoming, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
@@ -119,7 +119,7 @@ class FastParser(Parser):
 
     def __init__(self, client: Client, routes: Routes) -> None:
         super().__init__(client)
-        self._routes = routes.by_text
+        self._routes = routes
         self._parts: list[bytes] = []
         self._missing = 0
 
@@ -139,6 +139,9 @@ class FastParser(Parser):
             if self._missing > 0:
                 return b""
             data, self._parts = b"".join(self._parts), []
+            route, message, data = first_message(data, self._routes)
+            if route is not None:
+                route.deliver(message)
         if self.buf or self.state != AWAITING_CONTROL_LINE:
             return data
         taken, self._missing = take_messages(data, self._routes)

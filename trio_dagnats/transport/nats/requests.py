@@ -5,6 +5,7 @@ The reply hook pops the entry and tells its owner: a trio task that is reschedul
 sends again, in order, what had been sent before (rule D5).
 """
 
+import re
 from collections.abc import Callable
 from itertools import count
 from secrets import token_hex
@@ -29,16 +30,27 @@ class Request(Protocol):
     """A request that waits for its answer.
 
     Attributes:
-        frame: what was queued; another one once it was sent again.
         deadline: trio time.
         sends: how often it was sent.
         token: its number in the table.
     """
 
-    frame: Frame
     deadline: float
     sends: int
-    token: str
+    token: bytes
+
+    @property
+    def frame(self) -> Frame:
+        """What was queued; another one once it was sent again."""
+        ...
+
+    @frame.setter
+    def frame(self, frame: Frame) -> None: ...
+
+    @property
+    def sent_at(self) -> float:
+        """When its first frame was written (trio time), 0 while that is queued."""
+        ...
 
     def again(self) -> Frame | None:
         """Make what to send after a reconnect or silence; None to give up then."""
@@ -48,8 +60,12 @@ class Request(Protocol):
         """Take the answer; must not wait or raise."""
         ...
 
-    def confirmed(self, body: bytes) -> None:
-        """Take an answer that has no headers; must not wait or raise."""
+    def acknowledged(self, found: re.Match[bytes]) -> None:
+        """Take the acknowledgement of a stored message; must not wait or raise.
+
+        Args:
+            found: what ``parsing.acknowledgements`` has found.
+        """
         ...
 
     def failed(self, error: "NotStored | Lost") -> None:
@@ -74,9 +90,13 @@ class _Asked:
         self.frame = frame
         self.deadline = deadline
         self.sends = 1
-        self.token = ""
+        self.token = b""
         self.task = trio.lowlevel.current_task()
         self._remake = remake
+
+    @property
+    def sent_at(self) -> float:
+        return self.frame.sent_at
 
     def again(self) -> Frame | None:
         return self._remake() if self._remake is not None else None
@@ -85,8 +105,8 @@ class _Asked:
         self.answer = message
         trio.lowlevel.reschedule(self.task)
 
-    def confirmed(self, body: bytes) -> None:
-        self.answered(Incoming(self.frame.reply, "", body))
+    def acknowledged(self, found: re.Match[bytes]) -> None:
+        self.answered(Incoming(self.frame.reply, "", found["body"]))
 
     def failed(self, error: NotStored | Lost) -> None:
         trio.lowlevel.reschedule(self.task, outcome.Error(error))
@@ -101,16 +121,18 @@ class Requests:
         inbox: the prefix of reply subjects, without the last token.
 
     Attributes:
+        inbox: the same.
         contact: the newest trio time of which the server is known to have heard from us later:
             what arrives from now on was sent after it.
     """
 
     def __init__(self, outbox: Outbox, inbox: str) -> None:
         self._outbox = outbox
+        self.inbox = inbox
         self._prefix = f"{inbox}."
         self._cut = len(self._prefix)
         self._numbers = count(1)
-        self._table: dict[str, Request] = {}
+        self._table: dict[bytes, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
         self.contact = 0.0
 
@@ -138,7 +160,7 @@ class Requests:
             Lost: the connection was lost, and there is nothing to send again.
         """
         asked = _Asked(frame, again, deadline)
-        self.send(asked)
+        self.send(asked, frame)
 
         def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self.drop(asked)
@@ -147,11 +169,11 @@ class Requests:
         await trio.lowlevel.wait_task_rescheduled(leave)
         return asked.answer, asked.sends
 
-    def send(self, request: Request) -> None:
-        """Queue a request's frame; its owner is told what became of it. Never waits."""
-        frame = request.frame
-        request.token = token = str(next(self._numbers))
-        frame.reply = self._prefix + token
+    def send(self, request: Request, frame: Frame) -> None:
+        """Queue a request's first frame; its owner is told what became of it. Never waits."""
+        number = next(self._numbers)
+        request.token = token = b"%d" % number
+        frame.reply = f"{self._prefix}{number}"
         if not frame.subject:
             frame.subject, frame.reply = frame.reply, ""
         if not self._table:
@@ -166,21 +188,21 @@ class Requests:
 
     def answered(self, message: Incoming) -> None:
         """Take an answer from the inbox; late ones find nobody."""
-        request = self._find(message.subject[self._cut :])
+        request = self._find(message.subject[self._cut :].encode())
         if request is not None:
             request.answered(message)
 
-    def confirmed(self, subject: bytes, body: bytes) -> None:
-        """Take an answer without headers."""
-        request = self._find(subject[self._cut :].decode())
+    def acknowledged(self, found: re.Match[bytes]) -> None:
+        """Take the acknowledgement of a stored message; late ones find nobody."""
+        request = self._find(found["token"])
         if request is not None:
-            request.confirmed(body)
+            request.acknowledged(found)
 
-    def _find(self, token: str) -> Request | None:
+    def _find(self, token: bytes) -> Request | None:
         request = self._table.pop(token, None)
         # The answer may be to an earlier send than the last one: then it proves too little.
-        if request is not None and request.sends == 1 and request.frame.sent_at > self.contact:
-            self.contact = request.frame.sent_at
+        if request is not None and request.sends == 1 and request.sent_at > self.contact:
+            self.contact = request.sent_at
         return request
 
     def reconnected(self) -> None:

@@ -1,9 +1,10 @@
 """Our own subscriptions: numbers, callbacks, and what to tell the server after a reconnect."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import final
+from typing import NamedTuple, final
 
 from trio_dagnats.transport.nats.frames import Incoming
 
@@ -11,8 +12,8 @@ FIRST_SID = 1_000_000_000
 """nats-py counts its own subscriptions from 1; ours must never meet them."""
 
 OnIncoming = Callable[[Incoming], None]
-OnPlain = Callable[[bytes, bytes], None]
-"""Takes the subject and the body of a message without headers, when nothing else matters."""
+OnPlain = Callable[[bytes, bytes, bytes], None]
+"""Takes the subject, the reply subject and the body of a message without headers."""
 
 
 @final
@@ -20,7 +21,8 @@ OnPlain = Callable[[bytes, bytes], None]
 class Route:
     """A subscription. ``gap`` is called after a reconnect: messages may have been missed.
 
-    ``plain``, if there is one, may get messages without headers instead of ``deliver``.
+    ``plain``, if there is one, may get messages instead of ``deliver`` that want an answer and have
+    no headers.
     """
 
     sid: int
@@ -41,17 +43,27 @@ class Route:
 
 
 @final
+class Acks(NamedTuple):
+    """How the messages are found that are two thirds of all, and who takes what was found."""
+
+    match: Callable[[bytes, int], re.Match[bytes] | None]
+    take: Callable[[re.Match[bytes]], None]
+
+
+@final
 class Routes:
     """All our subscriptions of one connection, in the order of their making.
 
     Attributes:
         by_text: the same by their numbers as the protocol writes them; for the parser.
+        acks: the ordinary acknowledgements, in one look; for the parser.
     """
 
     def __init__(self) -> None:
         self._numbers = count(FIRST_SID)
         self._by_sid: dict[int, Route] = {}
         self.by_text: dict[bytes, Route] = {}
+        self.acks = Acks(re.compile(rb"(?!)").match, _nothing)
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -83,3 +95,7 @@ class Routes:
     def all(self) -> list[Route]:
         """Return all subscriptions."""
         return list(self._by_sid.values())
+
+
+def _nothing(_: re.Match[bytes]) -> None:
+    """Take what is never found."""

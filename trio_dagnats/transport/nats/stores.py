@@ -1,5 +1,6 @@
 """Publishing to streams with acknowledgement: the hot half of the transport."""
 
+import re
 from collections.abc import Mapping
 from typing import final
 
@@ -74,26 +75,41 @@ class Publisher:
         done: OnStored,
     ) -> "Post | None":
         """Publish without a task that waits; see ``port.Broker.post``."""
-        head = _head(headers, msg_id, None)
         link = self._link
+        head = _head(headers, msg_id, None)
         if len(head) + len(body) > link.path.max_payload or link.outbox.full:
             return None
-        frame = Frame(check_subject(subject), body, "", head, deadline)
-        post = Post(link.requests, frame, headers, msg_id, resend_expect, done)
-        link.requests.send(post)
+        requests = link.requests
+        post = Post(
+            requests,
+            check_subject(subject),
+            body,
+            head,
+            headers,
+            msg_id,
+            resend_expect,
+            deadline,
+            done,
+        )
+        requests.send(post, post)
         return post
 
 
 @final
-class Post:
+class Post(Frame):
     """A publish for which no task waits; see ``port.Posted``. One is made for every event.
+
+    It is its own first frame, whose ``not_after`` is the deadline of that time.
 
     Args:
         requests: the table of requests in flight.
-        frame: the first send; its ``not_after`` is the deadline.
+        subject: where it goes.
+        body: the bytes.
+        head: the headers of the first send.
         headers: those of every send, beside its id.
         msg_id: the message's id.
         expect: the subject's last sequence that further sends expect.
+        deadline: trio time.
         done: told what became of it.
     """
 
@@ -101,53 +117,70 @@ class Post:
         "_done",
         "_expect",
         "_headers",
+        "_later",
         "_msg_id",
         "_requests",
         "deadline",
-        "frame",
         "sends",
         "token",
     )
 
-    def __init__(
+    token: bytes
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one message
         self,
         requests: Requests,
-        frame: Frame,
+        subject: str,
+        body: bytes,
+        head: bytes,
         headers: Mapping[str, str],
         msg_id: str,
         expect: int | None,
+        deadline: float,
         done: OnStored,
     ) -> None:
-        self.frame = frame
-        self.deadline = frame.not_after
+        self.subject = subject
+        self.body = body
+        self.head = head
+        self.not_after = self.deadline = deadline
+        self.sent_at = 0.0
         self.sends = 1
-        self.token = ""
+        self._later: Frame | None = None
         self._headers = headers
         self._msg_id = msg_id
         self._expect = expect
         self._done = done
         self._requests = requests
 
+    @property
+    def frame(self) -> Frame:
+        """See ``requests.Request``."""
+        return self._later or self  # stored, itself would be a cycle, and so garbage
+
+    @frame.setter
+    def frame(self, frame: Frame) -> None:
+        self._later = frame
+
     def again(self) -> Frame:
         """See ``requests.Request``."""
         head = _head(self._headers, self._msg_id, self._expect)
-        return Frame(self.frame.subject, self.frame.body, "", head, self.deadline)
+        return Frame(self.subject, self.body, "", head, self.deadline)
 
     def answered(self, message: Incoming) -> None:
         """See ``requests.Request``."""
         if message.status:
-            self._done(Missing(f"nobody takes {self.frame.subject!r} for now"))
-        else:
-            self.confirmed(message.body)
-
-    def confirmed(self, body: bytes) -> None:
-        """See ``requests.Request``."""
+            self._done(Missing(f"nobody takes {self.subject!r} for now"))
+            return
         try:
-            stored = _read(body, resent=self.sends > 1)
+            stored = _read(message.body, resent=self.sends > 1)
         except BrokerError as error:
             self._done(error)
         else:
             self._done(stored or ApiError(0, "refused for now"))
+
+    def acknowledged(self, found: re.Match[bytes]) -> None:
+        """See ``requests.Request``."""
+        self._done(Stored(int(found["sequence"]), resent=self.sends > 1))
 
     def failed(self, error: NotStored | Lost) -> None:
         """See ``requests.Request``; it is never lost, for it can be sent again."""
