@@ -25,9 +25,12 @@ SHOWN_MEMBERS = 5
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
-    """The step is done; ``output`` is JSON, empty for none."""
+    """The step is done; ``output`` is JSON, empty for none.
+
+    Not frozen, which costs more than all the rest of it: one is made for every task.
+    """
 
     output: bytes
 

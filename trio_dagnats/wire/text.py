@@ -53,8 +53,9 @@ def rfc3339(time_ns: int) -> str:
     """Write a time (nanoseconds since the epoch) as the engine does: UTC, zeros trimmed."""
     seconds, fraction = divmod(time_ns, NS)
     if not fraction:
-        return _second(seconds) + "Z"
-    return f"{_second(seconds)}.{fraction:09d}".rstrip("0") + "Z"
+        return f"{_second(seconds)}Z"
+    digits = str(NS + fraction)[1:]  # half the price of a format with zeros in front
+    return f"{_second(seconds)}.{digits.rstrip('0')}Z"
 
 
 def parse_rfc3339(text: str) -> int:

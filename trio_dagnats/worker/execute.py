@@ -138,7 +138,9 @@ async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseExceptio
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
         attempt.hub.telemetry.count(STEP_RETRIES, 1)
     outcome = bounded(outcome, attempt.hub.broker.max_payload)
-    if await express.confirmed(attempt) and not express.finish(attempt, outcome):
+    if attempt.starting is not None and not await express.confirmed(attempt):
+        return
+    if not express.finish(attempt, outcome):
         await conclude(attempt, outcome)
 
 

@@ -19,7 +19,7 @@ from functools import partial
 
 import trio
 
-from trio_dagnats.attempt.life import Input, step
+from trio_dagnats.attempt.life import Input, State, step
 from trio_dagnats.attempt.outcome import Continued, Settlement
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Stored
@@ -33,6 +33,13 @@ from trio_dagnats.worker.receive import asks_for_status, is_over, parse
 from trio_dagnats.worker.settle import Verdict
 
 log = logging.getLogger("trio_dagnats.worker")
+
+# The ordinary way through the table, looked up once.
+_STARTING, _ = step(State.RECEIVED, Input.READY)
+_RUNNING, _ = step(State.STARTING, Input.STARTED_STORED)
+_SETTLING = {kind: step(State.RUNNING, what)[0] for kind, what in INPUT_OF.items()}
+_SETTLED, _effects = step(State.SETTLING, Input.OUTCOME_STORED)
+_ANSWERS = [ANSWERS[effect] for effect in _effects]
 
 STARTED_RETRY = 1.0
 """Seconds of the NAK when ``step.started`` could not be stored (contract 5, step 7)."""
@@ -62,7 +69,7 @@ def _start(attempt: Attempt) -> None:
         attempt.hub.spawn(attempt)
     elif attempt.hub.pipelined:
         attempt.starting, attempt.posted = attempt.posted, None
-        attempt.state, _ = step(attempt.state, Input.STARTED_STORED)
+        attempt.state = _RUNNING
         attempt.hub.spawn(attempt)
 
 
@@ -78,7 +85,7 @@ def _post_started(attempt: Attempt) -> bool:
     )
     if attempt.posted is None:
         return False
-    attempt.state, _ = step(attempt.state, Input.READY)
+    attempt.state = _STARTING
     return True
 
 
@@ -89,7 +96,7 @@ def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
     attempt.posted = None
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
-        attempt.state, _ = step(attempt.state, Input.STARTED_STORED)
+        attempt.state = _RUNNING
     attempt.hub.spawn(attempt)
 
 
@@ -162,7 +169,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     attempt.outcome = outcome
     attempt.posted = attempt.settling = posted
     attempt.hasten()
-    attempt.state, _ = step(attempt.state, INPUT_OF[type(outcome)])
+    attempt.state = _SETTLING[type(outcome)]
     return True
 
 
@@ -198,7 +205,8 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
 
 def _acknowledge(attempt: Attempt) -> None:
     attempt.verdict = Verdict.STORED
-    attempt.hub.watch.leave(attempt)
-    attempt.state, effects = step(attempt.state, Input.OUTCOME_STORED)
-    for effect in effects:
-        ANSWERS[effect](attempt)
+    attempt.state = _SETTLED
+    if attempt.waiter is not None:  # else it leaves everything right after this
+        attempt.hub.watch.leave(attempt)
+    for answer in _ANSWERS:
+        answer(attempt)

@@ -11,21 +11,15 @@ All times are trio clock readings in seconds. No I/O.
 
 MARGIN_SHARE = 0.1
 MARGIN_MOST = 5.0
+"""By so much we give up before the server may deliver to another worker: it covers a late turn of
+the event loop and the end of the handler."""
 FRESH_SHARE = 1 / 6
 FRESH_MOST = 10.0
 
 
-def margin(ack_wait: float) -> float:
-    """Return the seconds by which we give up before the server may deliver to another worker.
-
-    It covers a late turn of the event loop and the end of the handler.
-    """
-    return min(ack_wait * MARGIN_SHARE, MARGIN_MOST)
-
-
 def lease_end(since: float, ack_wait: float) -> float:
     """Return until when a lease of ``ack_wait`` seconds, held from ``since`` on, is ours."""
-    return since + ack_wait - margin(ack_wait)
+    return since + ack_wait - min(ack_wait * MARGIN_SHARE, MARGIN_MOST)
 
 
 def fresh_within(ack_wait: float) -> float:
