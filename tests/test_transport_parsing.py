@@ -2,7 +2,7 @@
 
 import pytest
 
-from trio_dagnats.transport.nats.frames import Incoming
+from trio_dagnats.transport.nats.frames import LARGE, Frame, Incoming, encode
 from trio_dagnats.transport.nats.parsing import acknowledgements, take_messages
 from trio_dagnats.transport.nats.private import HookedClient
 from trio_dagnats.transport.nats.routes import FIRST_SID, Acks, Routes
@@ -134,3 +134,27 @@ def test_a_large_message_may_come_in_many_pieces(size: int) -> None:
 
     assert rest == b""
     assert got == [*MESSAGES, Incoming("big", "", body), *MESSAGES]
+
+
+def test_a_large_body_is_not_copied_on_its_way_out() -> None:
+    large, small = bytes(LARGE), b"x"
+    frames = [
+        Frame("a", small),
+        Frame("b", large, "r", b"NATS/1.0\r\n\r\n"),
+        Frame("", b"SUB c 1\r\n"),
+        Frame("d", large),
+        Frame("e", small),
+    ]
+
+    pieces = encode(frames)
+
+    head = b"PUB a 1\r\nx\r\nHPUB b r 12 %d\r\nNATS/1.0\r\n\r\n" % (LARGE + 12)
+    between = b"\r\nSUB c 1\r\nPUB d %d\r\n" % LARGE
+    assert [bytes(piece) for piece in pieces] == [
+        head,
+        large,
+        between,
+        large,
+        b"\r\nPUB e 1\r\nx\r\n",
+    ]
+    assert [piece.obj is large for piece in pieces if isinstance(piece, memoryview)] == [True, True]

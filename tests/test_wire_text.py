@@ -69,6 +69,15 @@ def test_compact_takes_texts_that_look_like_nan() -> None:
         (b"{", False),
         (b"NaN", False),
         (b"1 2", False),
+        (b'"NaN and Infinity"', True),
+        (b"[NaN]", False),
+        (b'{"a": -Infinity}', False),
+        (b'{"a": {"b": [1, 2.5, null, true]}}', True),
+        (b'{"a": 1,}', False),
+        (b'"a\x01"', False),
+        (b'"\xff"', False),
+        (b'"\\ud800"', False),
+        (b"[" * 100_000, False),
     ],
 )
 def test_is_json(raw: bytes, *, expected: bool) -> None:

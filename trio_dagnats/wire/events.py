@@ -106,7 +106,7 @@ def started(
     The id says which delivery it was, so that a redelivery's is not dropped as a duplicate.
     """
     number = task.attempt or 1
-    msg_id = f"{task.run_id}.{task.step_id}.step.started.{number}{_of_iteration(task)}"
+    msg_id = _msg_id(task, _STARTED, number)
     if deliveries > 1:
         msg_id = f"{msg_id}.d{deliveries}"
     tail = f',"worker_id":{_quote_often(worker_id)},"attempt_number":{number}'
@@ -117,7 +117,7 @@ def completed(
     task: Task, output: bytes, *, worker_id: str, time_ns: int, trace: TraceContext
 ) -> Event:
     """Return ``step.completed`` with the output's JSON inline; empty output leaves the key out."""
-    return _outcome(_COMPLETED, task, output, worker_id=worker_id, time_ns=time_ns, trace=trace)
+    return _outcome(_COMPLETED, task, output, worker_id, time_ns, trace)
 
 
 def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
@@ -134,14 +134,7 @@ def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
     payload: dict[str, object] = {"error": clean_error(error), "failure_type": kind.value}
     if kind is FailureType.RETRY_AFTER:
         payload["retry_after_ms"] = min(max(retry_after_ms, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS)
-    return _outcome(
-        _FAILED,
-        task,
-        compact(payload),
-        worker_id=worker_id,
-        time_ns=time_ns,
-        trace=trace,
-    )
+    return _outcome(_FAILED, task, compact(payload), worker_id, time_ns, trace)
 
 
 def continued(
@@ -216,15 +209,24 @@ def timeout_payload(timeout_ns: int) -> dict[str, object]:
 
 def outcome_id(task: Task, kind: str) -> str:
     """Return the id of ``step.completed`` or ``step.failed`` of a task."""
-    number = f".{task.attempt}" if task.attempt else ""
-    return f"{task.run_id}.{task.step_id}.{kind}{number}{_of_iteration(task)}"
+    return _msg_id(task, kind, task.attempt)
+
+
+def _msg_id(task: Task, kind: str, number: int) -> str:
+    """Return an event's id, which says the attempt's number if there is one.
+
+    It tells iterations apart: Go's ids drop a failure within 5 s of an earlier one (design 8.1).
+    """
+    msg_id = f"{task.run_id}.{task.step_id}.{kind}"
+    if number:
+        msg_id = f"{msg_id}.{number}"
+    return f"{msg_id}.i{task.iteration}" if task.iteration else msg_id
 
 
 def _outcome(
     kind: str,
     task: Task,
     payload: bytes,
-    *,
     worker_id: str,
     time_ns: int,
     trace: TraceContext,
@@ -232,7 +234,7 @@ def _outcome(
     tail = f',"worker_id":{_quote_often(worker_id)}'
     if task.attempt:  # left out on a first attempt, as the Go worker does (contract 4.2)
         tail = f'{tail},"attempt_number":{task.attempt}'
-    return _event(kind, task, outcome_id(task, kind), time_ns, trace, tail, payload)
+    return _event(kind, task, _msg_id(task, kind, task.attempt), time_ns, trace, tail, payload)
 
 
 def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
@@ -254,7 +256,8 @@ def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
         body = b'%b,"payload":%b%b}' % (head.encode(), payload, tail.encode())
     else:
         body = f"{head}{tail}}}".encode()
-    return Event(history_subject(task.run_id), msg_id, headers, body)
+    # As its own constructor does it, which is one call more.
+    return tuple.__new__(Event, (history_subject(task.run_id), msg_id, headers, body))
 
 
 def _trace_fields(trace: TraceContext) -> str:
@@ -262,11 +265,6 @@ def _trace_fields(trace: TraceContext) -> str:
         return ""
     fields = f',"trace_parent":{quote(trace.traceparent)}'
     return f'{fields},"trace_state":{quote(trace.tracestate)}' if trace.tracestate else fields
-
-
-def _of_iteration(task: Task) -> str:
-    """Tell iterations apart: Go's ids drop a failure within 5 s of an earlier one (design 8.1)."""
-    return f".i{task.iteration}" if task.iteration else ""
 
 
 _quote_often = lru_cache(maxsize=8)(quote)

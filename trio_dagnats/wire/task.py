@@ -6,10 +6,8 @@ from json import JSONDecoder
 from types import MappingProxyType
 from typing import NamedTuple, final
 
-from pydantic_core import from_json
-
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.text import quote
+from trio_dagnats.wire.text import quote, skim
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -75,16 +73,16 @@ _OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
 _KEY = re.compile(rf'{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}').match
 _COLON = re.compile(rf"{_SPACE}:{_SPACE}").match
 _NEXT = re.compile(rf"{_SPACE}([,}}])").match
-_USUAL_ID = rb"[!#-)+-=?-\[\]-~]+"
+_USUAL_ID = r"[!#-)+-=?-\[\]-~]+"
 _USUAL_HEAD = re.compile(
-    rb'\{"task_id":"(%b)","run_id":"(%b)","step_id":"(%b)"' % (_USUAL_ID, _USUAL_ID, _USUAL_ID)
-    + rb'(?:,"iteration":([1-9]\d{0,8}))?(?:,"attempt":([1-9]\d{0,8}))?'
+    rf'\{{"task_id":"({_USUAL_ID})",("run_id":"({_USUAL_ID})","step_id":"({_USUAL_ID})")'
+    r'(?:,"iteration":([1-9]\d{0,8}))?(?:,"attempt":([1-9]\d{0,8}))?(?:,"(input)":)?'
 ).match
+_HEAD_MOST = 1024
+"""Bytes of a message in which all before its input is found."""
 _USUAL_TAIL = re.compile(
     rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
 ).fullmatch
-_BEFORE_RUN = b'"run_id":"'
-_INPUT = b',"input":'
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
 _ID = re.compile(r"[^\s*>\x00-\x1f\x7f]+")
@@ -110,39 +108,34 @@ def _usual(body: bytes) -> Task | None:
     Two patterns around the input check all the rest: its keys are the known ones, in their order,
     without escapes. The input stays as it was sent, and is checked to be JSON.
     """
-    head = _USUAL_HEAD(body)
+    # One character for one byte: what the pattern takes is ASCII, and positions are the same.
+    head = _USUAL_HEAD(body[:_HEAD_MOST].decode("latin-1"))
     if head is None:
         return None
-    at, given = head.end(), b""
-    tail_at = body.rfind(b',"dispatch_nonce":"', at)
-    if tail_at < 0:
-        tail_at = body.rfind(b',"workflow_name":"', at)
-    tail = _USUAL_TAIL(body, tail_at if tail_at >= 0 else len(body) - 1)
-    if tail is None:
+    task_id, ids, run_id, step_id, iteration, attempt, has_input = head.groups()
+    at, tail_at, given, nonce, workflow = head.end(), len(body) - 1, b"", "", ""
+    if body.endswith(b'"}'):
+        found = body.rfind(b',"dispatch_nonce":"', at)
+        found = found if found >= 0 else body.rfind(b',"workflow_name":"', at)
+        tail_at = found if found >= 0 else tail_at
+        tail = _USUAL_TAIL(body, tail_at)
+        if tail is None:
+            return None
+        nonce, workflow = map(bytes.decode, tail.groups(b""))
+    elif not body.endswith(b"}"):
         return None
-    if body.startswith(_INPUT, at):
-        given = body[at + len(_INPUT) : tail.start()]
+    if has_input:
+        given = body[at:tail_at]
         try:
-            from_json(given, cache_strings="keys")  # twice as quick for large inputs
+            skim(given)
         except ValueError:
             return None
-    elif tail.start() != at:
+    elif tail_at != at:
         return None
-    task_id, run_id, step_id, iteration, attempt = head.groups()
-    nonce, workflow = tail.groups(b"")
-    return Task(
-        run_id.decode(),
-        step_id.decode(),
-        task_id.decode(),
-        int(attempt) if attempt else 0,
-        int(iteration) if iteration else 0,
-        given,
-        NO_METADATA,
-        (),
-        nonce.decode(),
-        workflow.decode(),
-        body[head.start(2) - len(_BEFORE_RUN) : head.end(3) + 1].decode(),
-    )
+    numbers = int(attempt) if attempt else 0, int(iteration) if iteration else 0
+    rest = (given, NO_METADATA, (), nonce, workflow, ids)
+    # As its own constructor does it, which is one call more.
+    return tuple.__new__(Task, (run_id, step_id, task_id, *numbers, *rest))
 
 
 def _any(body: bytes) -> Task:

@@ -2,10 +2,17 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from pydantic_core import PydanticSerializationError, from_json, to_json
+from pydantic_core import (
+    PydanticSerializationError,
+    SchemaValidator,
+    core_schema,
+    from_json,
+    to_json,
+)
 
 from trio_dagnats.errors import UsageError, WireError
 
@@ -14,6 +21,14 @@ MAX_ERROR = 8000
 """Characters of an error text: a run's snapshot holds it, and must fit ``max_payload`` (H29)."""
 UNKNOWN_ERROR = "unknown error"
 
+_ANYTHING = core_schema.with_default_schema(
+    core_schema.typed_dict_schema({}, extra_behavior="ignore"), default=None, on_error="default"
+)
+skim: Callable[[bytes], object] = SchemaValidator(_ANYTHING).validate_json
+"""Makes sure that the bytes are one JSON value (NaN and infinities are let pass), else ValueError.
+
+It makes nothing of them: a quarter of the time, and no copy.
+"""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -28,8 +43,7 @@ def compact(value: object) -> bytes:
         written = to_json(value, inf_nan_mode="constants", by_alias=True)
     except (PydanticSerializationError, RecursionError, ValueError) as error:
         raise UsageError(f"cannot write {type(value).__name__} as JSON: {error}") from error
-    # One letter is found forty times as quickly, and most texts have neither.
-    if (b"N" in written and b"NaN" in written) or (b"I" in written and b"Infinity" in written):
+    if _may_hold_constants(written):
         _refuse_constants(written)
     return written
 
@@ -43,7 +57,9 @@ def quote(text: str) -> str:
 def is_json(raw: bytes) -> bool:
     """Say whether the bytes are one JSON value."""
     try:
-        from_json(raw, allow_inf_nan=False, cache_strings="keys")
+        skim(raw)
+        if _may_hold_constants(raw):
+            from_json(raw, allow_inf_nan=False)
     except ValueError:
         return False
     return True
@@ -94,6 +110,11 @@ def clean_error(text: str) -> str:
 @lru_cache(maxsize=8)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _may_hold_constants(raw: bytes) -> bool:
+    # One letter is found forty times as quickly, and most texts have neither.
+    return (b"N" in raw and b"NaN" in raw) or (b"I" in raw and b"Infinity" in raw)
 
 
 def _refuse_constants(written: bytes) -> None:

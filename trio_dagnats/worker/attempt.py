@@ -56,6 +56,8 @@ class Attempt:
         dispatch: the identity of the dispatch: the message's stream sequence (design 8.1).
         ack_wait: seconds of the lease, as the durable has it.
         lease_until: trio time after which nothing may be said about the delivery.
+        main_task: the handler's, while it has one.
+        own_scope: its ``scope``, None until there is a task or a limit for it.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
         posted: what is on its way without a task that waits for it (``express``): a look at its
@@ -81,7 +83,7 @@ class Attempt:
     """
 
     main_task: trio.lowlevel.Task | None = None
-    _scope: trio.CancelScope | None = None
+    own_scope: trio.CancelScope | None = None
     task: Task = NO_TASK
     state: State = State.RECEIVED
     reason: CancelReason | None = None
@@ -129,32 +131,20 @@ class Attempt:
         return f"<Attempt {self.label} {self.state.name.lower()}>"
 
     @property
-    def has_scope(self) -> bool:
-        """Whether it needs a scope of its own: a limit was set before it had a task."""
-        return self._scope is not None
-
-    @property
     def scope(self) -> trio.CancelScope:
         """What ends its task; gets its deadline when the attempt is no longer young."""
-        if self._scope is None:
-            self._scope = trio.CancelScope()
-        return self._scope
-
-    @scope.setter
-    def scope(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
+        if self.own_scope is None:
+            self.own_scope = trio.CancelScope()
+        return self.own_scope
 
     @property
     def cancelled(self) -> bool:
         """Whether it was ended from outside, or its lease has ended."""
         if self.reason is not None:
             return True
+        scope = self.own_scope
         # Most have no deadline yet: then the clock need not be read.
-        return self.scope.deadline != FOREVER and self.scope.cancel_called
-
-    def leave_task(self) -> None:
-        """Go on without a task and its scope, which are another attempt's from now on."""
-        self._scope = self.main_task = None
+        return scope is not None and scope.deadline != FOREVER and scope.cancel_called
 
     @property
     def ended(self) -> bool:

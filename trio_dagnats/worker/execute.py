@@ -1,6 +1,7 @@
 """One attempt from its delivery to its end: the handler border, and the farewell."""
 
 import logging
+from collections.abc import Awaitable
 from random import random
 
 import trio
@@ -11,6 +12,7 @@ from trio_dagnats.attempt.outcome import (
     Failed,
     Outcome,
     RetryInPlace,
+    Settlement,
     classify,
     in_place_delay,
 )
@@ -67,7 +69,6 @@ async def run_handler(attempt: Attempt) -> None:
     Cancellation: the handler is cancelled; :func:`farewell` has to follow.
     """
     hub, handler = attempt.hub, attempt.handler
-    attempt.main_task = trio.lowlevel.current_task()
     attempt.started_at = hub.now()
     hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
     outcome: Outcome
@@ -80,7 +81,9 @@ async def run_handler(attempt: Attempt) -> None:
     except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
         _let_pass(attempt, raised)
         outcome, error = classify(raised), raised
-    await _after_handler(attempt, outcome, error)
+    rest = _after_handler(attempt, outcome, error)
+    if rest is not None:
+        await rest
 
 
 async def _measured(attempt: Attempt) -> object:
@@ -120,27 +123,33 @@ def _let_pass(attempt: Attempt, error: BaseException) -> None:
     raise passing if group is error else error
 
 
-async def _after_handler(attempt: Attempt, outcome: Outcome, error: BaseException | None) -> None:
+def _after_handler(
+    attempt: Attempt, outcome: Outcome, error: BaseException | None
+) -> Awaitable[None] | None:
+    """Bring an outcome on its way; return what there is to wait for, which is mostly nothing."""
     attempt.returned = True
     if attempt.cancelled:
         if error is not None:
             _log_error(attempt, error, "raised after it was cancelled")
-        return  # the farewell decides: cancellation by us never looks like the handler's doing
+        return None  # the farewell decides: our cancelling never looks like the handler's doing
     if attempt.outcome is not None:  # declared by a call; the message is answered already
         if error is not None:
             _log_error(attempt, error, "raised after its outcome was stored")
-        return
+        return None
     if error is not None:
         _log_error(attempt, error, "failed")
     if isinstance(outcome, RetryInPlace):
-        await _retry_in_place(attempt, outcome)
-        return
+        return _retry_in_place(attempt, outcome)
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
         attempt.hub.telemetry.count(STEP_RETRIES, 1)
     outcome = bounded(outcome, attempt.hub.broker.max_payload)
-    if attempt.starting is not None and not await express.confirmed(attempt):
-        return
-    if not express.finish(attempt, outcome):
+    if attempt.starting is not None:
+        return _finish_once_started(attempt, outcome)
+    return None if express.finish(attempt, outcome) else conclude(attempt, outcome)
+
+
+async def _finish_once_started(attempt: Attempt, outcome: Settlement) -> None:
+    if await express.confirmed(attempt) and not express.finish(attempt, outcome):
         await conclude(attempt, outcome)
 
 

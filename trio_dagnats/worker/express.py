@@ -168,7 +168,8 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
         return False
     attempt.outcome = outcome
     attempt.posted = attempt.settling = posted
-    attempt.hasten()
+    if attempt.reason is not None:
+        attempt.hasten()
     attempt.state = _SETTLING[type(outcome)]
     return True
 
@@ -199,7 +200,7 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
     elif stored:
         attempt.hub.leave(attempt)
     else:
-        attempt.scope = trio.CancelScope(deadline=attempt.lease_until)
+        attempt.own_scope = trio.CancelScope(deadline=attempt.lease_until)
         attempt.hub.spawn(attempt)
 
 

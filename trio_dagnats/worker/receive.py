@@ -50,6 +50,7 @@ def parse(attempt: Attempt) -> Input | None:
         )
         return Input.NOT_A_TASK_WITH_IDS
     attempt.iteration = attempt.task.iteration
+    attempt.delivery.body = b""  # the task has all of it: a large input is not held twice
     return None
 
 
@@ -66,7 +67,7 @@ async def examine(attempt: Attempt) -> Input:
 def asks_for_status(attempt: Attempt) -> bool:
     """Say whether a task has waited so long that its run may be over, and that can be read."""
     hub = attempt.hub
-    age_ns = hub.broker.time_ns() - attempt.published_ns
+    age_ns = hub.broker.time_ns() - attempt.delivery.published_ns
     return age_ns > YOUNG_NS and not hub.facts.keeps_no_runs(attempt.delivery.received_at)
 
 

@@ -54,7 +54,7 @@ class Runners:
 
     def run(self, attempt: Attempt) -> None:
         """Go on with an attempt in a task, from the state in which it stands."""
-        if attempt.has_scope:
+        if attempt.own_scope is not None:
             self._start(attempt)
             return
         self._line.append(attempt)
@@ -73,7 +73,7 @@ class Runners:
         """Take the first in line; None if there is none."""
         while self._line:
             attempt = self._line.popleft()
-            if not attempt.has_scope:
+            if attempt.own_scope is None:
                 return attempt
             self._start(attempt)  # it was ended or bounded while it stood in line
         return None
@@ -168,20 +168,20 @@ class _Runner:
         """Let an attempt run; say whether the next one finds the task as if it were new."""
         self._attempt = attempt
         self._task.name = attempt.handler.task_type
-        attempt.scope = scope
+        attempt.own_scope, attempt.main_task = scope, self._task
         if attempt.state is State.RUNNING or await until_handler(attempt):
             await run_handler(attempt)
         self._misnested = _status(self._task) is not status
         if (
             self._misnested
-            or not (attempt.ended or attempt.posted is not None)
+            or not (attempt.posted is not None or attempt.ended)
             or attempt.reason is not None
             or scope.deadline != FOREVER
             or scope.shield
         ):
             return False
         self._attempt = None
-        attempt.leave_task()
+        attempt.own_scope = attempt.main_task = None  # they are another attempt's from now on
         if attempt.posted is None:  # else the acknowledgement ends it (``express``)
             attempt.hub.leave(attempt)
         return True

@@ -40,6 +40,8 @@ class NatsBroker:
         self._api = JsApi(link)
         self._publisher = Publisher(link, self._api)
         self.post = self._publisher.post
+        self.time_ns = time.time_ns
+        self.abort_after = link.abort_after
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
 
@@ -47,16 +49,6 @@ class NatsBroker:
     def max_payload(self) -> int:
         """See the port."""
         return self._link.path.max_payload
-
-    @property
-    def abort_after(self) -> float:
-        """See the port."""
-        return self._link.abort_after
-
-    @staticmethod
-    def time_ns() -> int:
-        """See the port."""
-        return time.time_ns()
 
     async def publish(
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""

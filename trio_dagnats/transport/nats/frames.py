@@ -11,6 +11,8 @@ from trio_dagnats.errors import UsageError
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
 VERSION = b"NATS/1.0"
+LARGE = 64 * 1024
+"""Bytes of a body from which on a write of its own is cheaper than a copy."""
 
 
 class Frame:
@@ -72,23 +74,33 @@ def check_subject(subject: str) -> str:
     return subject
 
 
-def encode(frames: Iterable[Frame]) -> bytes:
-    """Write each as a PUB or HPUB; a frame without a subject is a protocol line already."""
+def encode(frames: Iterable[Frame]) -> list[bytes | memoryview]:
+    """Write each as a PUB or HPUB; a frame without a subject is a protocol line already.
+
+    Returns:
+        What to write, in its order: mostly one piece. Large bodies are not copied into it.
+    """
+    pieces: list[bytes | memoryview] = []
     parts: list[bytes] = []
     for frame in frames:
         head, body = frame.head, frame.body
         if not frame.subject:
             parts.append(body)
             continue
+        size = len(body)
         reply = f" {frame.reply}" if frame.reply else ""
         if head:
-            size = len(head)
-            line = f"HPUB {frame.subject}{reply} {size} {size + len(body)}\r\n"
-            parts += (line.encode(), head, body, b"\r\n")
+            line = f"HPUB {frame.subject}{reply} {len(head)} {len(head) + size}\r\n"
+            parts += (line.encode(), head)
         else:
-            line = f"PUB {frame.subject}{reply} {len(body)}\r\n"
-            parts += (line.encode(), body, b"\r\n")
-    return b"".join(parts)
+            parts.append(f"PUB {frame.subject}{reply} {size}\r\n".encode())
+        if size < LARGE:
+            parts += (body, b"\r\n")
+        else:
+            pieces += (b"".join(parts), memoryview(body))
+            parts = [b"\r\n"]
+    pieces.append(b"".join(parts))
+    return pieces
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:

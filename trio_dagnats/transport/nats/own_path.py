@@ -64,7 +64,7 @@ class OwnPath:
 
     def back(self) -> None:
         """Subscribe to everything again, in one write, then go on."""
-        self._client.write_now(b"".join(route.sub() for route in self._link.routes.all()))
+        self._client.write_now([b"".join(route.sub() for route in self._link.routes.all())])
         self.begin()
         self._link.reconnected()
 

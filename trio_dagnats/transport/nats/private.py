@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 from urllib.parse import ParseResult
 
@@ -190,11 +190,12 @@ class HookedClient(Client):
         if route is not None:
             route.deliver(incoming(subject, reply or b"", headers or b"", data))
 
-    def write_now(self, data: bytes) -> None:
+    def write_now(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write bytes to the socket, or to its buffer."""
         writer = self._tcp.writer
         if writer is not None and not writer.is_closing():
-            writer.write(data)
+            for piece in pieces:
+                writer.write(piece)
 
     def unsent(self) -> int:
         """Return how many bytes the socket has not taken yet."""

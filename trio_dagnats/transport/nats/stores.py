@@ -180,7 +180,8 @@ class Post(Frame):
 
     def acknowledged(self, found: re.Match[bytes]) -> None:
         """See ``requests.Request``."""
-        self._done(Stored(int(found["sequence"]), resent=self.sends > 1))
+        # As its own constructor does it, which is one call more.
+        self._done(tuple.__new__(Stored, (int(found["sequence"]), False, self.sends > 1)))
 
     def failed(self, error: NotStored | Lost) -> None:
         """See ``requests.Request``; it is never lost, for it can be sent again."""
