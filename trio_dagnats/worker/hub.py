@@ -10,6 +10,7 @@ from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.aging import Agenda, Nursling
 from trio_dagnats.worker.engine_facts import EngineFacts
+from trio_dagnats.worker.entrance import Entrance
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
 from trio_dagnats.worker.slots import Slots
@@ -28,6 +29,7 @@ class Hub:
     Attributes:
         live: the attempts that are not over, in the order of their arrival.
         dispatches: the same by dispatch.
+        entrance: where attempts begin.
         young: attempts that may end before they are worth watching.
         draining: set when the worker begins to drain.
         threads: bounds the trio threads of synchronous handlers.
@@ -45,6 +47,7 @@ class Hub:
     worker_id: str
     telemetry: Telemetry
     slots: Slots
+    entrance: "Entrance[Attempt]"
     young: "Nursling[Attempt]"
     agenda: Agenda
     watch: RunWatch

@@ -6,9 +6,10 @@ for itself, and the next one finds them as if they were new: nothing was cancell
 set, whatever the handler opened is closed, and its context variables are gone. After anything else
 the task ends with its attempt.
 
-Attempts that are ready wait in a line, in their order. A task takes one after the other as long as
-their handlers do not wait: nobody knows that before. So it first calls others, which come in trio's
-next turn and take what is left by then, each calling twice as many.
+Attempts that are ready stand in a line, in their order. A task takes one after the other as long as
+their handlers do not wait. Nobody knows that before, so it first calls another task, which comes in
+trio's next turn: if it finds that a handler waits, it calls one task for each attempt in the line,
+and each new attempt gets one at once, until a handler is seen to end without having waited.
 """
 
 import logging
@@ -27,8 +28,6 @@ from trio_dagnats.worker.reasons import CancelReason
 
 log = logging.getLogger("trio_dagnats.worker")
 
-CALLS = 2
-"""How many more tasks a task calls that has come for the line."""
 _EMPTY = Context()
 """The context of tasks without an attempt: nothing that a handler has set is kept."""
 
@@ -51,6 +50,8 @@ class Runners:
         self._idle: list[_Runner] = []
         self._line: deque[Attempt] = deque()
         self._called = 0  # never 0 while attempts stand in line and no task is at work on it
+        self._begun: Attempt | None = None  # the newest whose handler has not ended
+        self._waits = False
 
     def run(self, attempt: Attempt) -> None:
         """Go on with an attempt in a task, from the state in which it stands."""
@@ -58,14 +59,17 @@ class Runners:
             self._start(attempt)
             return
         self._line.append(attempt)
-        if not self._called:
+        if self._waits or not self._called:
             self._call()
 
     def come(self) -> Attempt | None:
         """Take the first in line, for a task that was called; None if others were quicker."""
         self._called -= 1
-        missing = min(CALLS, len(self._line) - 1) - self._called
-        for _ in range(missing):
+        if self._begun is not None:  # and it is another task's
+            self._waits, self._begun = True, None
+        behind = len(self._line) - 1
+        wanted = behind if self._waits else min(1, behind)
+        for _ in range(wanted - self._called):
             self._call()
         return self.next()
 
@@ -77,6 +81,15 @@ class Runners:
                 return attempt
             self._start(attempt)  # it was ended or bounded while it stood in line
         return None
+
+    def begun(self, attempt: Attempt) -> None:
+        """Be told that the handler of an attempt begins."""
+        self._begun = attempt
+
+    def ended(self, attempt: Attempt) -> None:
+        """Be told that it has ended."""
+        if self._begun is attempt:
+            self._waits, self._begun = False, None
 
     def keep(self, runner: "_Runner") -> bool:
         """Keep a task for the next attempts; False if there are enough of them."""
@@ -170,7 +183,9 @@ class _Runner:
         self._task.name = attempt.handler.task_type
         attempt.own_scope, attempt.main_task = scope, self._task
         if attempt.state is State.RUNNING or await until_handler(attempt):
+            self._pool.begun(attempt)
             await run_handler(attempt)
+            self._pool.ended(attempt)
         self._misnested = _status(self._task) is not status
         if (
             self._misnested

@@ -32,6 +32,7 @@ from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.consume import Consumer, StartAttempt
 from trio_dagnats.worker.duties import begin_duties
 from trio_dagnats.worker.engine_facts import EngineFacts
+from trio_dagnats.worker.entrance import Entrance
 from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Handler
 from trio_dagnats.worker.hub import Hub
 from trio_dagnats.worker.ledger import LedgerLine, line_of
@@ -165,7 +166,8 @@ class Service:
             async with trio.open_nursery() as helpers:
                 hub = self._hub = self._build(helpers, notes=notes)
                 presence = Presence(self._broker, self._registration, self._handlers)
-                for helper in (hub.agenda, hub.young, hub.slots, presence, *self._observers()):
+                own = (hub.agenda, hub.young, hub.slots, hub.entrance)
+                for helper in (*own, presence, *self._observers()):
                     helpers.start_soon(helper.run)
                 helpers.start_soon(hub.facts.serve)
                 helpers.start_soon(hub.watch.run)
@@ -237,6 +239,7 @@ class Service:
             silent=isinstance(self._telemetry, NoTelemetry),
             pipelined=self._pipelined,
             slots=self._slots,
+            entrance=Entrance(express.begin),
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
             watch=RunWatch(self._broker, helpers),
@@ -260,7 +263,7 @@ def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
         return
     attempt = Attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
     hub.join(attempt)
-    express.begin(attempt)
+    hub.entrance.enter(attempt)
 
 
 @asynccontextmanager

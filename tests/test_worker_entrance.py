@@ -1,0 +1,140 @@
+"""What has begun goes before what has only arrived."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from trio_dagnats import TaskContext, Worker
+from trio_dagnats.testing import Harness
+from trio_dagnats.transport.port import Posted, Record
+from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.worker.entrance import PER_TURN, Entrance
+from trio_dagnats.worker.reasons import CancelReason
+
+
+@dataclass(eq=False)
+class One:
+    """Something that begins."""
+
+    number: int
+    posted: Posted | None = None
+    lease_until: float = 1.0
+
+
+@dataclass
+class Gate:
+    """An entrance, and the numbers of what has begun."""
+
+    entrance: Entrance[One]
+    begun: list[int]
+
+    def enter(self, count: int, first: int = 0) -> list[One]:
+        """Let as many come at once."""
+        ones = [One(first + number) for number in range(count)]
+        for one in ones:
+            self.entrance.enter(one)
+        return ones
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    begun: list[int] = []
+
+    def begin(one: One) -> None:
+        assert one.posted is None
+        begun.append(one.number)
+
+    entrance = Entrance(begin)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(entrance.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield Gate(entrance, begun)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_few_begin_at_once(gate: Gate) -> None:
+    for turn in range(3):
+        gate.enter(PER_TURN, turn * PER_TURN)
+        assert gate.begun == list(range((turn + 1) * PER_TURN))
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_of_many_only_some_begin_in_a_turn(gate: Gate) -> None:
+    count = 10 * PER_TURN
+    looks: list[int] = []
+
+    gate.enter(count)
+    while len(gate.begun) < count:
+        looks.append(len(gate.begun))
+        await trio.lowlevel.checkpoint()
+
+    assert looks[0] == PER_TURN
+    assert all(begun % PER_TURN == 0 for begun in looks)
+    assert 9 <= len(looks) <= 10  # trio shuffles whose step is first in a turn
+    assert gate.begun == list(range(count))
+
+
+async def test_who_comes_later_begins_later(gate: Gate) -> None:
+    gate.enter(PER_TURN + 2)
+    await trio.lowlevel.checkpoint()
+    gate.enter(PER_TURN, PER_TURN + 2)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert gate.begun == list(range(2 * PER_TURN + 2))
+
+
+async def test_who_leaves_the_line_does_not_begin(gate: Gate) -> None:
+    ones = gate.enter(PER_TURN + 3)
+    place = ones[PER_TURN + 1].posted
+    assert place is not None
+
+    place.abandon()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert gate.begun == [*range(PER_TURN + 1), PER_TURN + 2]
+
+
+@pytest.mark.parametrize("ends_all", [1, PER_TURN, PER_TURN + 1, 2 * PER_TURN])
+async def test_what_is_ended_in_line_is_handed_back(
+    autojump_clock: MockClock, harness: Harness, ends_all: int
+) -> None:
+    """Whichever handler it is that ends all others: they come again, and none is lost."""
+    count = 4 * PER_TURN
+    worker = Worker(harness.broker, concurrency=count)
+    deliveries: list[int] = []
+    outputs: list[object] = []
+
+    @worker.handle("t")
+    async def note(ctx: TaskContext) -> int:
+        deliveries.append(ctx.deliveries)
+        own = ctx._attempt
+        if len(deliveries) == ends_all:
+            for other in list(own.hub.live):
+                if other is not own:
+                    other.cancel(CancelReason.DRAIN)
+        return 1
+
+    async def run_one() -> None:
+        outputs.append((await harness.run("t")).output)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(run_one)
+        while len(await stored_tasks(harness)) < count:
+            await trio.lowlevel.checkpoint()
+        async with worker:
+            while len(outputs) < count:
+                await trio.sleep(1)
+
+    assert outputs == [1] * count
+    assert set(deliveries) == {1, 2}
+
+
+async def stored_tasks(harness: Harness) -> Sequence[Record]:
+    """Return what waits for a worker."""
+    soon = trio.current_time() + 1
+    return await harness.broker.records(TASK_QUEUES, "task.t.>", deadline=soon)

@@ -1,0 +1,90 @@
+"""Where attempts begin: what has begun goes before what has only arrived.
+
+While the processor is the limit, everything has to wait somewhere. Before its ``step.started`` a
+task costs nothing and nobody looks at a clock; once it has begun it is in somebody's way: its
+coroutines stand around, its step's time runs. So only so many begin in each of trio's turns; the
+answers and handlers of those before them have their turn first.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar, final
+
+import trio
+
+from trio_dagnats.transport.port import Posted
+
+PER_TURN = 16
+"""Attempts that begin in one of trio's turns, at most: half as many would cost throughput, twice as
+many latency (docs/performance.md)."""
+
+
+class Beginner(Protocol):
+    """What begins.
+
+    Attributes:
+        lease_until: trio time.
+        posted: what it waits for; a place in the line is something of that kind.
+    """
+
+    lease_until: float
+    posted: Posted | None
+
+
+T = TypeVar("T", bound=Beginner)
+
+
+@final
+class _Place(Generic[T]):
+    """A place in the line; see ``port.Posted``."""
+
+    __slots__ = ("deadline", "whose")
+
+    def __init__(self, whose: T) -> None:
+        self.whose: T | None = whose
+        self.deadline = whose.lease_until
+
+    def abandon(self) -> None:
+        """Leave the line."""
+        self.whose = None
+
+
+@final
+class Entrance(Generic[T]):
+    """Begins attempts, in the order in which they come.
+
+    Args:
+        begin: begins one; must not wait.
+    """
+
+    def __init__(self, begin: Callable[[T], None]) -> None:
+        self._begin = begin
+        self._left = PER_TURN
+        self._line: deque[_Place[T]] = deque()
+        self._entered = trio.lowlevel.ParkingLot()
+
+    def enter(self, attempt: T) -> None:
+        """Begin an attempt, at once or after others. Bounded by the slots."""
+        if not self._left or self._line:
+            attempt.posted = place = _Place(attempt)
+            self._line.append(place)
+            return
+        if self._left == PER_TURN:
+            self._entered.unpark_all()
+        self._left -= 1
+        self._begin(attempt)
+
+    async def run(self) -> None:
+        """Let the next ones begin in each turn, until cancelled."""
+        while True:
+            if self._left == PER_TURN:
+                await self._entered.park()
+            else:
+                await trio.lowlevel.checkpoint()
+            self._left = PER_TURN
+            while self._line and self._left:
+                attempt = self._line.popleft().whose
+                if attempt is not None:
+                    self._left -= 1
+                    attempt.posted = None
+                    self._begin(attempt)
