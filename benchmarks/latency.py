@@ -11,6 +11,8 @@ Run it:  python -m benchmarks.latency
 import argparse
 import logging
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from dataclasses import dataclass
 import trio
 
 from benchmarks.common import Report, Sample, Table, arguments, percentile, until_empty
+from benchmarks.common.children import ROOT
 from benchmarks.common.contest import (
     TASK_TYPE,
     Load,
@@ -151,16 +154,39 @@ def waiting(report: Report, asked: argparse.Namespace) -> None:
     table.row("at half of its own rate, us of CPU for a task", ours, other, ours.over(other))
 
 
+def sleep_us() -> float:
+    """Return what trio itself takes for one of the sleeps, in microseconds of CPU."""
+    module = [sys.executable, "-m", "benchmarks.sides.asleep"]
+    run = [*module, str(AT_ONCE), str(HANDLER_MS / 1e3)]
+    return float(subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
+
+
+def most_left(report: Report, quick: Sequence[float], asleep: Sequence[float]) -> None:
+    """Tell what would be left of the rate if a sleep cost nothing but what trio takes for it."""
+    columns = ("us of CPU of a no-op task", "of a bare trio.sleep", "most that can be left")
+    table = report.table("what bounds the share", *columns)
+    bounds = [task / (task + sleep) for task, sleep in zip(quick, asleep, strict=True)]
+    table.row("ours", sample(quick), sample(asleep), sample(bounds))
+
+
 def sleeping(report: Report, asked: argparse.Namespace) -> None:
     """Measure what a handler of 10 ms costs when 256 of them run at once."""
     table = report.table(
         f"handlers of {HANDLER_MS:g} ms, {AT_ONCE} at once",
         *("no-op tasks/s", "10 ms tasks/s", "share", "added ms, p50", "p99", "worst"),
     )
+    alone: list[float] = []
+
+    def play(turn: str) -> Measured:
+        side, work = turn.split()
+        if turn == "ours noop":
+            alone.append(sleep_us())
+        return measure(side, Load(tasks=asked.tasks, work=work))
+
     played = by_turns(
         [f"{side} {work}" for side in SIDES for work in ("noop", "sleep")],
         asked.rounds,
-        lambda turn: measure(turn.split()[0], Load(tasks=asked.tasks, work=turn.split()[1])),
+        play,
     )
     for side in SIDES:
         quick = sample(one.rate for one in played[f"{side} noop"])
@@ -172,6 +198,7 @@ def sleeping(report: Report, asked: argparse.Namespace) -> None:
             report.most("p99 of the latency added to 10 ms", parts[1].median, BAR_ADDED_MS, "ms")
             share = slow.over(quick).median
             report.least("rate with 10 ms handlers to the no-op rate", share, BAR_SHARE)
+    most_left(report, [one.client_us for one in played["ours noop"]], alone)
 
 
 def main() -> None:
