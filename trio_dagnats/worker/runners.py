@@ -162,30 +162,33 @@ class _Runner:
         trio.lowlevel.reschedule(self._task)
 
     async def _work(self, scope: trio.CancelScope) -> None:
-        status, found = _status(self._task), copy_context()
-        attempt = self._attempt or self._pool.come()
+        status, found, pool = _status(self._task), copy_context(), self._pool
+        attempt = self._attempt or pool.come()
         while True:
             while attempt is not None:
-                if not await self._do(attempt, scope, status):
+                self._begin(attempt, scope)
+                if attempt.state is State.RUNNING or await until_handler(attempt):
+                    pool.begun(attempt)
+                    await run_handler(attempt)
+                    pool.ended(attempt)
+                if not self._leave(attempt, scope, status):
                     return
                 # What has changed the context must not be followed by another attempt in it.
-                attempt = self._pool.next() if copy_context() == found else None
-            if not self._pool.keep(self):
+                attempt = pool.next() if copy_context() == found else None
+            if not pool.keep(self):
                 return
             self._task.context = _EMPTY
             await trio.lowlevel.wait_task_rescheduled(self._end)
             found = copy_context()
-            attempt = self._pool.come()
+            attempt = pool.come()
 
-    async def _do(self, attempt: Attempt, scope: trio.CancelScope, status: object) -> bool:
-        """Let an attempt run; say whether the next one finds the task as if it were new."""
+    def _begin(self, attempt: Attempt, scope: trio.CancelScope) -> None:
         self._attempt = attempt
         self._task.name = attempt.handler.task_type
         attempt.own_scope, attempt.main_task = scope, self._task
-        if attempt.state is State.RUNNING or await until_handler(attempt):
-            self._pool.begun(attempt)
-            await run_handler(attempt)
-            self._pool.ended(attempt)
+
+    def _leave(self, attempt: Attempt, scope: trio.CancelScope, status: object) -> bool:
+        """Part from an attempt; False if the next one would not find the task as if it were new."""
         self._misnested = _status(self._task) is not status
         if (
             self._misnested
