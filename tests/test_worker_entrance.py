@@ -11,7 +11,9 @@ from trio.testing import MockClock
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.testing import Harness
 from trio_dagnats.transport.port import Posted, Record
+from trio_dagnats.wire.events import cancelled
 from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.worker import entrance
 from trio_dagnats.worker.entrance import PER_TURN, Entrance
 from trio_dagnats.worker.reasons import CancelReason
 
@@ -48,11 +50,11 @@ async def gate() -> AsyncIterator[Gate]:
         assert one.posted is None
         begun.append(one.number)
 
-    entrance = Entrance(begin)
+    found = Entrance(begin)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(entrance.run)
+        nursery.start_soon(found.run)
         await trio.testing.wait_all_tasks_blocked()
-        yield Gate(entrance, begun)
+        yield Gate(found, begun)
         nursery.cancel_scope.cancel()
 
 
@@ -132,6 +134,45 @@ async def test_what_is_ended_in_line_is_handed_back(
 
     assert outputs == [1] * count
     assert set(deliveries) == {1, 2}
+
+
+async def test_what_stands_in_line_for_long_keeps_its_lease_and_hears_of_its_run(
+    autojump_clock: MockClock, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entrance, "PER_TURN", 0)  # nobody begins
+    worker = Worker(harness.broker, grace=0)
+    worker.handle("t", nothing, ack_wait=30)
+
+    async def in_flight() -> int:
+        """Return how many tasks are held by somebody; all are."""
+        soon = trio.current_time() + 1
+        (found,) = await harness.broker.consumers(TASK_QUEUES, deadline=soon)
+        assert found.pending == 0
+        return found.ack_pending
+
+    async with worker, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(run_in_vain, harness)
+        await trio.sleep(1000)
+        assert await in_flight() == 3
+        assert worker._service is not None
+        assert all(one.lease_until > trio.current_time() for one in worker._service.live)
+
+        ended = cancelled("run-2", harness.broker.time_ns())
+        soon = trio.current_time() + 1
+        await harness.broker.store(ended.subject, ended.body, msg_id=ended.msg_id, deadline=soon)
+        await trio.sleep(1)
+        assert await in_flight() == 2
+        nursery.cancel_scope.cancel()
+
+
+async def nothing(ctx: TaskContext) -> None:
+    """Do nothing."""
+
+
+async def run_in_vain(harness: Harness) -> None:
+    """Run a step of which nobody hears."""
+    await harness.run("t", timeout=10_000)
 
 
 async def stored_tasks(harness: Harness) -> Sequence[Record]:

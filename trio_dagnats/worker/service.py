@@ -40,6 +40,7 @@ from trio_dagnats.worker.micro import MicroService
 from trio_dagnats.worker.overrun import Overrun
 from trio_dagnats.worker.presence import Presence
 from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.receive import parse
 from trio_dagnats.worker.runners import Runners
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
@@ -263,6 +264,7 @@ def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
         return
     attempt = Attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
     hub.join(attempt)
+    parse(attempt)  # its duties need to know the run, however long it waits
     hub.entrance.enter(attempt)
 
 
