@@ -100,6 +100,18 @@ def test_only_an_ordinary_acknowledgement_is_taken_at_once(body: bytes, *, taken
     assert got == [first, *MESSAGES]
 
 
+def test_an_answer_that_goes_on_is_no_acknowledgement() -> None:
+    """Else whoever answers a request could write messages of any subscription."""
+    routes, got = Routes(), list[object]()
+    inbox = routes.add("in.box.*", got.append)
+    routes.acks = Acks(acknowledgements("in.box", inbox.sid), got.append)
+    body = b'{"stream":"S","seq":7}\r\nMSG a %b 2\r\nhi' % SID
+
+    take_messages(b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body), routes)
+
+    assert got == [Incoming("in.box.12", "", body)]
+
+
 @pytest.mark.parametrize("subject", [b"inxbox.12", b"in.box.", b"in.box.1a", b"in.box.1.2"])
 def test_an_acknowledgement_has_a_number_of_ours(subject: bytes) -> None:
     match = acknowledgements("in.box", FIRST_SID)

@@ -82,6 +82,10 @@ def test_what_is_no_object_is_no_task(body: bytes) -> None:
         b'{"run_id":"","step_id":"s"}',
         b'{"run_id":7,"step_id":"s"}',
         b'{"run_id":"a b","step_id":"s"}',
+        b'{"run_id":"a\\u200bb","step_id":"s"}',
+        b'{"run_id":"r","step_id":"\\ue000"}',
+        b'{"run_id":"\\ud800","step_id":"s"}',
+        '{"run_id":"a\u00adb","step_id":"s"}'.encode(),
     ],
 )
 def test_a_task_names_its_run_and_step(body: bytes) -> None:

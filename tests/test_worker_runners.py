@@ -1,16 +1,22 @@
 """Attempts that follow each other in one trio task know nothing of each other."""
 
+import gc
+import logging
+import weakref
 from contextvars import ContextVar
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_dagnats import TaskContext, Worker
+from trio_dagnats import Fatal, TaskContext, Worker
 from trio_dagnats.testing import Harness
+from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.reasons import CancelReason
 
 seen: ContextVar[str] = ContextVar("seen", default="")
+listed: ContextVar[list[int]] = ContextVar("listed")
+anything: ContextVar[object] = ContextVar("anything")
 Task = trio.lowlevel.Task
 
 
@@ -118,12 +124,14 @@ async def test_no_task_is_left_when_the_worker_has_ended(
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def run_many(harness: Harness, task_type: str, count: int) -> list[object]:
+async def run_many(
+    harness: Harness, task_type: str, count: int, timeout: float = 10.0
+) -> list[object]:
     """Run as many steps at the same time; return their outputs."""
     outputs: list[object] = []
 
     async def run_one() -> None:
-        outputs.append((await harness.run(task_type)).output)
+        outputs.append((await harness.run(task_type, timeout=timeout)).output)
 
     async with trio.open_nursery() as nursery:
         for _ in range(count):
@@ -223,3 +231,97 @@ async def test_one_that_is_ended_while_it_stands_in_line_does_not_run(
             await run_many(harness, "t", 50)
 
     assert len(ran) == 1
+
+
+async def test_a_variable_with_an_equal_value_is_another_one(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    worker = Worker(harness.broker, concurrency=50)
+    outer: list[int] = []
+    before = listed.set(outer)
+
+    @worker.handle("t")
+    async def note(ctx: TaskContext) -> bool:
+        same = listed.get() is outer
+        listed.set([])
+        return same
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == [True] * 50
+    listed.reset(before)
+
+
+async def test_a_variable_may_hold_what_cannot_be_compared(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    class Ambiguous:
+        """As arrays are: two of them are neither equal nor not."""
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth value is ambiguous")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    worker = Worker(harness.broker, concurrency=50)
+    before = anything.set(Ambiguous())
+
+    @worker.handle("t")
+    async def note(ctx: TaskContext) -> int:
+        anything.set(Ambiguous())
+        return 1
+
+    async with worker:
+        assert await run_many(harness, "t", 50) == [1] * 50
+    anything.reset(before)
+
+
+@pytest.mark.parametrize("error", [ValueError, Fatal, ExceptionGroup])
+async def test_an_attempt_that_fails_leaves_no_garbage(
+    autojump_clock: MockClock,
+    harness: Harness,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
+) -> None:
+    caplog.set_level(logging.CRITICAL, "trio_dagnats.worker")  # what is kept holds its traceback
+    worker = Worker(harness.broker)
+    attempts: list[weakref.ref[Attempt]] = []
+
+    @worker.handle("t")
+    async def fail(ctx: TaskContext) -> None:
+        attempts.append(weakref.ref(ctx._attempt))
+        raise error("no", [ValueError()]) if error is ExceptionGroup else error("no")
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with worker:
+            for _ in range(5):
+                assert (await harness.run("t")).kind == "failed"
+            await trio.sleep(1)
+            assert [attempt() for attempt in attempts] == [None] * 5
+    finally:
+        gc.enable()
+
+
+async def test_an_attempt_whose_lease_ended_in_line_does_not_run(
+    autojump_clock: MockClock, harness: Harness
+) -> None:
+    """The first handler stands still for longer than the lease of those behind it lasts."""
+    worker = Worker(harness.broker, concurrency=50)
+    late: list[str] = []
+    begun: list[str] = []
+
+    @worker.handle("t", ack_wait=30)
+    async def stand_still(ctx: TaskContext) -> int:
+        begun.append(ctx.run_id)
+        if len(begun) == 1:
+            autojump_clock.jump(40)
+            await trio.lowlevel.checkpoint()
+        elif ctx._attempt.lease_until <= trio.current_time():
+            late.append(ctx.run_id)
+        return 1
+
+    async with worker:
+        assert await run_many(harness, "t", 40, timeout=1000) == [1] * 40
+
+    assert late == []

@@ -125,7 +125,7 @@ def _usual(body: bytes) -> Task | None:
     elif not body.endswith(b"}"):
         return None
     if has_input:
-        given = body[at:tail_at]
+        given = body[at:tail_at].strip()
         try:
             skim(given)
         except ValueError:
@@ -242,7 +242,8 @@ def _is_string_map(value: object) -> bool:
 def _name(fields: dict[str, object], key: str) -> str:
     """Return an id if it can be part of a subject; anything else would be unusable."""
     value = fields.get(key)
-    return value if isinstance(value, str) and _ID.fullmatch(value) else ""
+    usable = isinstance(value, str) and value.isprintable() and _ID.fullmatch(value)
+    return value if isinstance(value, str) and usable else ""
 
 
 def _text(fields: dict[str, object], key: str) -> str:

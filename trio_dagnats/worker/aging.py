@@ -55,16 +55,21 @@ class Nursling(Generic[T]):
         While things come and go quickly it wakes once per ``after`` seconds, not once per thing.
         """
         while True:
-            now = trio.current_time()
-            while self._born:
-                thing, born = next(iter(self._born.items()))
-                if born + self._after > now:
-                    await trio.sleep_until(born + self._after)
-                    break
-                del self._born[thing]
-                self._grown(thing)
-            else:
+            grows = self._let_grow(trio.current_time())
+            if grows is None:
                 await self._lot.park()
+            else:
+                await trio.sleep_until(grows)
+
+    def _let_grow(self, now: float) -> float | None:
+        """Call ``grown`` for all that are old; return when the next one is, None for never."""
+        while self._born:
+            thing, born = next(iter(self._born.items()))
+            if born + self._after > now:
+                return born + self._after
+            del self._born[thing]
+            self._grown(thing)
+        return None
 
 
 @final

@@ -60,8 +60,8 @@ class Attempt:
         own_scope: its ``scope``, None until there is a task or a limit for it.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: what is on its way without a task that waits for it (``express``): a look at its
-            run, or an event.
+        posted: what it waits for without a task: its turn to begin (``entrance``), a look at its
+            run, or an event (``express``).
         starting: its ``step.started`` while the handler runs already (``pipeline_started``).
         waiter: the handler's task that waits for an answer to one of these.
         unsure: something that was posted may be stored or not.

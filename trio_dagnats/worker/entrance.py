@@ -36,7 +36,7 @@ T = TypeVar("T", bound=Beginner)
 
 @final
 class _Place(Generic[T]):
-    """A place in the line; see ``port.Posted``."""
+    """A place in the line; can be abandoned as a post can (``port.Posted``)."""
 
     __slots__ = ("deadline", "whose")
 
@@ -81,10 +81,14 @@ class Entrance(Generic[T]):
                 await self._entered.park()
             else:
                 await trio.lowlevel.checkpoint()
-            self._left = PER_TURN
-            while self._line and self._left:
-                attempt = self._line.popleft().whose
-                if attempt is not None:
-                    self._left -= 1
-                    attempt.posted = None
-                    self._begin(attempt)
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Let some begin; here, so that nothing holds the last of them while nobody comes."""
+        self._left = PER_TURN
+        while self._line and self._left:
+            attempt = self._line.popleft().whose
+            if attempt is not None:
+                self._left -= 1
+                attempt.posted = None
+                self._begin(attempt)

@@ -82,6 +82,7 @@ async def run_handler(attempt: Attempt) -> None:
         _let_pass(attempt, raised)
         outcome, error = classify(raised), raised
     rest = _after_handler(attempt, outcome, error)
+    error = None  # its traceback holds this frame: a cycle around the input
     if rest is not None:
         await rest
 

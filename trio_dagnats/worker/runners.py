@@ -9,12 +9,12 @@ the task ends with its attempt.
 Attempts that are ready stand in a line, in their order. A task takes one after the other as long as
 their handlers do not wait. Nobody knows that before, so it first calls another task, which comes in
 trio's next turn: if it finds that a handler waits, it calls one task for each attempt in the line,
-and each new attempt gets one at once, until a handler is seen to end without having waited.
+and each new attempt gets one at once, until a handler ends before another task has come.
 """
 
 import logging
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import final
 
@@ -27,6 +27,8 @@ from trio_dagnats.worker.execute import farewell, run_handler, until_handler
 from trio_dagnats.worker.reasons import CancelReason
 
 log = logging.getLogger("trio_dagnats.worker")
+
+_Variables = tuple[tuple[ContextVar[object], object], ...]
 
 _EMPTY = Context()
 """The context of tasks without an attempt: nothing that a handler has set is kept."""
@@ -137,7 +139,7 @@ class _Runner:
         self._task = trio.lowlevel.current_task()
         first = self._attempt
         try:
-            if first is None or first.reason is None:  # else it was ended before it had a task
+            if first is None or not first.cancelled:  # else it was ended before it had a task
                 with first.scope if first is not None else trio.CancelScope() as scope:
                     await self._work(scope)
         except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
@@ -162,24 +164,26 @@ class _Runner:
         trio.lowlevel.reschedule(self._task)
 
     async def _work(self, scope: trio.CancelScope) -> None:
-        status, found, pool = _status(self._task), copy_context(), self._pool
+        status, found, pool = _status(self._task), _variables(), self._pool
         attempt = self._attempt or pool.come()
         while True:
             while attempt is not None:
                 self._begin(attempt, scope)
                 if attempt.state is State.RUNNING or await until_handler(attempt):
                     pool.begun(attempt)
-                    await run_handler(attempt)
-                    pool.ended(attempt)
+                    try:
+                        await run_handler(attempt)
+                    finally:
+                        pool.ended(attempt)
                 if not self._leave(attempt, scope, status):
                     return
                 # What has changed the context must not be followed by another attempt in it.
-                attempt = pool.next() if copy_context() == found else None
+                attempt = pool.next() if _are_as_they_were(found) else None
             if not pool.keep(self):
                 return
             self._task.context = _EMPTY
             await trio.lowlevel.wait_task_rescheduled(self._end)
-            found = copy_context()
+            found = _variables()
             attempt = pool.come()
 
     def _begin(self, attempt: Attempt, scope: trio.CancelScope) -> None:
@@ -207,6 +211,20 @@ class _Runner:
     def _end(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         self._pool.remove(self)
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+def _variables() -> _Variables:
+    return tuple(copy_context().items())
+
+
+def _are_as_they_were(found: _Variables) -> bool:
+    """Compare by identity: an equal value may be another list, and some cannot be compared."""
+    if len(copy_context()) != len(found):
+        return False
+    for variable, value in found:  # noqa: SIM110 - a generator costs more than all of it
+        if variable.get(_EMPTY) is not value:
+            return False
+    return True
 
 
 async def _end(attempt: Attempt) -> None:

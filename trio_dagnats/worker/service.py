@@ -256,7 +256,7 @@ class Service:
 
 def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
     twin = hub.dispatches.get(delivery.stream_sequence)
-    if twin is not None and not twin.scope.cancel_called and twin.reason is None:
+    if twin is not None and not twin.cancelled:
         # A server that was killed may not remember that it has handed this out. The answer of the
         # attempt that runs settles the message, whichever delivery it was for (contract 14).
         delivery.forget()

@@ -162,7 +162,8 @@ def tasks_of(attempt: Attempt) -> Iterator[trio.lowlevel.Task]:
 
 def handler_task(attempt: Attempt) -> trio.lowlevel.Task | None:
     """Return the task of the attempt's handler, None before and after the handler."""
-    return None if attempt.returned or attempt.over else attempt.main_task
+    before = attempt.state in {State.RECEIVED, State.STARTING}
+    return None if before or attempt.returned or attempt.over else attempt.main_task
 
 
 def task_frames(task: trio.lowlevel.Task) -> list[FrameType]:

@@ -27,8 +27,10 @@ def acknowledgements(inbox: str, sid: int) -> Callable[[bytes, int], re.Match[by
 
     Returns:
         Takes bytes and where the message begins; finds its ``token``, ``body`` and ``sequence``.
+        The caller has to look whether the body has the ``size`` that the line says.
     """
-    line = b"MSG %b" % re.escape(inbox.encode()) + rb"\.(?P<token>\d+) %d \d+\r\n" % sid
+    line = b"MSG %b" % re.escape(inbox.encode())
+    line += rb"\.(?P<token>\d+) %d (?P<size>\d+)\r\n" % sid
     return re.compile(line + rb"(?P<body>%b)\r\n" % _STORED).match
 
 
@@ -43,7 +45,7 @@ def take_messages(raw: bytes, routes: Routes) -> tuple[int, int]:
     known, (acknowledgement, acknowledged) = routes.by_text, routes.acks
     while True:
         found = acknowledgement(raw, at)
-        if found is not None:
+        if found is not None and found.end("body") - found.start("body") == int(found["size"]):
             at = found.end()
             acknowledged(found)
             continue

@@ -136,9 +136,6 @@ class Requests:
         self._filled = trio.lowlevel.ParkingLot()
         self.contact = 0.0
 
-    def __len__(self) -> int:
-        return len(self._table)
-
     @property
     def subject(self) -> str:
         """What to subscribe to."""

@@ -65,9 +65,6 @@ class Routes:
         self.by_text: dict[bytes, Route] = {}
         self.acks = Acks(re.compile(rb"(?!)").match, _nothing)
 
-    def __len__(self) -> int:
-        return len(self._by_sid)
-
     def add(
         self,
         subject: str,
