@@ -49,22 +49,33 @@ class NatsIntake:
         self.inbox = new_inbox()
         self._credits = 0
         self._expires = 0.0
+        self._once = False
+        self._last = ""
         self._ends = 0.0
         self._heard = 0.0
         self._leaving = False
         self._pulled = trio.lowlevel.ParkingLot()
 
-    def pull(self, batch: int, expires: float) -> None:
+    def pull(self, batch: int, expires: float, *, once: bool = False) -> None:
         """See the port."""
         self._credits += batch
         self._expires = expires
-        self._ask(batch, expires)
+        self._once = once
+        self._ask(batch)
 
-    def _ask(self, batch: int, expires: float) -> None:
+    def left_behind(self) -> int:
+        """See the port."""
+        left = self._last.rpartition(".")[2]
+        return int(left) if left.isdigit() else 0
+
+    def _ask(self, batch: int) -> None:
+        expires = self._expires
         beat = _beat(expires)
         self._heard = trio.current_time()
         self._ends = max(self._ends, self._heard + expires)
-        request = {"batch": batch, "expires": round(expires * NS)}
+        request: dict[str, int | bool] = {"batch": batch, "expires": round(expires * NS)}
+        if self._once:
+            request["no_wait"] = True
         if expires >= 2 * beat:
             request["idle_heartbeat"] = round(beat * NS / 2)
         body = json.dumps(request, separators=(",", ":")).encode()
@@ -88,6 +99,7 @@ class NatsIntake:
     def _deliver(self, subject: str, reply: str, body: bytes, headers: Mapping[str, str]) -> None:
         self._heard = now = self._link.now()
         delivery = NatsDelivery(self._link, subject, reply, body, headers, now)
+        self._last = reply
         if self._credits:
             self._credits -= 1
         if self._leaving:
@@ -125,7 +137,7 @@ class NatsIntake:
     def gap(self) -> None:
         """Ask again after a reconnect: open pulls died with the connection."""
         if self._credits and not self._leaving:
-            self._ask(self._credits, self._expires)
+            self._ask(self._credits)
 
     async def watch(self) -> None:
         """Give back the credits of pulls that the server has forgotten, until cancelled."""
