@@ -28,6 +28,7 @@ HEARTBEAT_LEAST = 1.0
 HEARTBEAT_MOST = 5.0
 """Seconds between the server's signs of life on an open pull."""
 HEARTBEATS_MISSED = 2.5
+"""So many of them without one, and the pull is dead: two were lost, or the server has gone."""
 LEAVE_PATIENCE = 5.0
 
 _END_OF_STATUS = {"404": PullEnd.EXPIRED, "408": PullEnd.EXPIRED, "503": PullEnd.CONSUMER_GONE}
@@ -77,7 +78,7 @@ class NatsIntake:
         if self._once:
             request["no_wait"] = True
         if expires >= 2 * beat:
-            request["idle_heartbeat"] = round(beat * NS / 2)
+            request["idle_heartbeat"] = int(beat * NS)  # more than a half of expires is refused
         body = json.dumps(request, separators=(",", ":")).encode()
         self._link.outbox.put(
             Frame(self._next, body, reply=self.inbox, not_after=self._heard + expires)
@@ -155,10 +156,13 @@ class NatsIntake:
                 self._give_back(self._credits, PullEnd.EXPIRED)
 
     async def keep_fresh(self) -> None:
-        """Hear from the server every ``fresh`` seconds, by whatever answer, until cancelled."""
+        """Hear from the server every ``fresh`` seconds, by whatever answer, until cancelled.
+
+        An echo that another intake waits for is as good as its own, unless it stays out.
+        """
         link = self._link
         while True:
-            due = link.requests.contact + self._fresh
+            due = max(link.requests.contact, link.echoed_at) + self._fresh
             if trio.current_time() < due:
                 await trio.sleep_until(due)
                 continue
