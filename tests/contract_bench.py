@@ -47,6 +47,12 @@ class Sink:
                 await self._lot.park()
         return self.returns[0]
 
+    async def settle(self, credits_: int) -> None:
+        """Wait until each of so many credits was used or has come back."""
+        with trio.fail_after(PATIENCE):
+            while len(self.deliveries) + sum(count for count, _ in self.returns) < credits_:
+                await self._lot.park()
+
 
 @dataclass
 class Bench:

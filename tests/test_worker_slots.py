@@ -1,14 +1,25 @@
+from random import Random
+
 import pytest
 import trio
 import trio.testing
 
 from trio_dagnats.worker.slots import Share, Slots
+from trio_dagnats.worker.turns import WORTH
 
 
 async def promised(slots: Slots, share: Share) -> int:
     """Pull for whatever is free now."""
     with trio.fail_after(1):
         return await slots.promise(share)
+
+
+def consumer(slots: Slots, left: int, limit: int | None = None) -> Share:
+    """Add a consumer whose last message left so many behind, and that knows it already."""
+    share = slots.share(limit)
+    share.left_behind = lambda: left
+    share.backlog = left
+    return share
 
 
 async def test_a_pull_is_promised_all_free_slots() -> None:
@@ -184,21 +195,19 @@ async def test_an_idle_consumer_leaves_slots_to_the_others(consumers: int) -> No
 
 async def test_a_consumer_that_used_its_promises_up_pulls_again_at_once() -> None:
     slots = Slots(8)
-    share, _other = slots.share(None), slots.share(None)
+    share, _other = consumer(slots, 50), slots.share(None)
     first = await promised(slots, share)
-    assert slots.arrived(share)
-    second = await promised(slots, share)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slots.run)
         nursery.start_soon(slots.promise, share)
         await trio.testing.wait_all_tasks_blocked()
-        for _ in range(second):
+        for _ in range(first):
             assert slots.arrived(share)
+        slots.ended(share)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
-    assert (first, second) == (1, 2)
-    assert share.promised > 0
+    assert (first, share.promised) == (8, 1)
 
 
 async def test_idle_consumers_leave_all_slots_to_a_busy_one() -> None:
@@ -209,11 +218,165 @@ async def test_idle_consumers_leave_all_slots_to_a_busy_one() -> None:
         assert await promised(slots, share) == 1
     assert slots.free == 8
 
+    busy.left_behind = lambda: 50
     assert slots.arrived(busy)
-    batch = await promised(slots, busy)
 
-    assert batch == 2
-    assert slots.free == 5
+    assert await promised(slots, busy) == 7
+    assert busy.in_turn
+    assert slots.free == 0
+
+
+async def test_no_more_is_asked_for_than_is_known_to_be_there() -> None:
+    """What is not there would keep its slot until the pull ends."""
+    slots = Slots(8)
+    share, *_others = consumer(slots, 3), *(slots.share(None) for _ in range(9))
+
+    assert await promised(slots, share) == 3
+    for left in (2, 1, 0):
+        share.left_behind = lambda left=left: left  # type: ignore[misc]
+        assert slots.arrived(share)
+
+    assert await promised(slots, share) == 1
+    assert (share.standing, share.in_turn) == (True, False)
+
+
+async def test_a_pull_that_ends_early_makes_its_consumer_idle() -> None:
+    slots = Slots(8)
+    share, *_others = consumer(slots, 5), *(slots.share(None) for _ in range(9))
+    assert await promised(slots, share) == 5
+    assert slots.arrived(share)
+
+    slots.returned(share, 4)
+
+    assert await promised(slots, share) == 1
+    assert share.standing
+
+
+async def test_a_consumer_among_several_has_one_pull_open(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The end of a pull that may only bring what is there does not say how much it has left."""
+    slots = Slots(64)
+    share, _other = consumer(slots, 50), consumer(slots, 50)
+    await promised(slots, share)
+    assert slots.free > 0
+
+    with trio.move_on_after(10) as scope:
+        await slots.promise(share)
+
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("consumers", [2, 5, 20])
+async def test_busy_consumers_share_the_slots(
+    consumers: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    slots = Slots(100)
+    shares = [consumer(slots, 1000) for _ in range(consumers)]
+
+    for share in shares:
+        with trio.move_on_after(1):
+            await slots.promise(share)
+
+    fair = max(100 // consumers, WORTH)
+    assert slots.free == 0
+    assert {share.promised for share in shares} <= {fair, 100 % fair, 0}
+
+
+@pytest.mark.parametrize(("tasks", "turn"), [(0, WORTH), (150, 15), (5000, 128)])
+async def test_turns_grow_with_the_pace(
+    tasks: int, turn: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    slots = Slots(256)
+    busy, waiting, *_others = [consumer(slots, 1000) for _ in range(100)]
+    await promised(slots, waiting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        nursery.start_soon(slots.promise, waiting)
+        await trio.sleep(0.1)
+        for _ in range(tasks):
+            assert slots.arrived(busy)
+            slots.ended(busy)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert await promised(slots, busy) == turn
+
+
+async def test_a_turn_that_found_too_few_slots_goes_on_first() -> None:
+    """The server's work for a turn is the same, however many pulls it takes."""
+    slots = Slots(16)
+    begun, next_one, *_others = [consumer(slots, 100) for _ in range(10)]
+    for _ in range(13):
+        assert slots.arrived(next_one)
+    assert await promised(slots, begun) == 3
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        nursery.start_soon(slots.promise, next_one)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            assert slots.arrived(begun)
+        nursery.start_soon(slots.promise, begun)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(7):
+            slots.ended(next_one)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert (begun.promised, next_one.promised) == (WORTH - 3, 2)
+
+
+def check_sums(slots: Slots) -> None:
+    assert slots.free + slots.promised - slots.standing + slots.running == slots.capacity
+    assert slots.promised == sum(share.promised for share in slots.shares)
+    assert slots.standing == sum(share.standing for share in slots.shares)
+    assert 0 <= slots.running <= slots.capacity
+    assert all(0 <= share.running <= share.limit for share in slots.shares)
+
+
+async def attempt(slots: Slots, share: Share, seconds: float) -> None:
+    """Hold a slot for a while."""
+    await trio.sleep(seconds)
+    slots.ended(share)
+    check_sums(slots)
+
+
+async def serve(slots: Slots, share: Share, messages: int, chance: Random) -> None:
+    """Pull until all messages have had a slot; a server that answers late, tasks of all lengths."""
+    left = messages
+    share.left_behind = lambda: left
+    async with trio.open_nursery() as nursery:
+        while left:
+            await slots.promise(share)
+            await trio.sleep(chance.choice([0.0, 0.01]))
+            while share.promised and left:
+                left -= 1
+                if slots.arrived(share):
+                    nursery.start_soon(attempt, slots, share, chance.choice([0.0, 0.01, 1.0]))
+                else:
+                    left += 1
+                check_sums(slots)
+            slots.returned(share, share.promised)
+            check_sums(slots)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_the_ledger_adds_up_whatever_comes(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """No slot is lost, none is counted twice, and each message has its slot in the end."""
+    chance = Random(seed)
+    slots = Slots(chance.choice([1, 3, 8, 40]))
+    shares = [slots.share(chance.choice([None, 2])) for _ in range(chance.choice([2, 5, 12]))]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        with trio.fail_after(300):
+            async with trio.open_nursery() as serving:
+                for share in shares:
+                    serving.start_soon(serve, slots, share, chance.choice([1, 30]), chance)
+        nursery.cancel_scope.cancel()
+
+    assert (slots.free, slots.running) == (slots.capacity, 0)
 
 
 async def test_an_idle_consumer_s_message_runs_on_any_slot_that_does_not() -> None:
@@ -244,18 +407,17 @@ async def test_a_message_that_was_handed_back_gets_a_slot_of_its_own() -> None:
         await trio.testing.wait_all_tasks_blocked()
         slots.ended(busy)
         await trio.testing.wait_all_tasks_blocked()
-        assert (unlucky.promised, unlucky.standing, busy.promised) == (1, False, 0)
+        assert (unlucky.promised, unlucky.standing) == (1, False)
         assert slots.free == 0
         nursery.cancel_scope.cancel()
 
 
 async def test_slots_that_come_free_together_are_not_a_pull_each() -> None:
     slots = Slots(64)
-    shares = [slots.share(None) for _ in range(64)]
+    shares = [consumer(slots, 100) for _ in range(64)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slots.run)
         for share in shares:
-            assert await promised(slots, share) == 1
             assert slots.arrived(share)
         for share in shares:
             nursery.start_soon(slots.promise, share)

@@ -181,6 +181,73 @@ async def test_a_pull_without_messages_gives_its_credits_back(bench: Bench, sink
         assert await sink.wait_for_return() == (3, PullEnd.EXPIRED)
 
 
+async def test_a_pull_for_what_is_there_ends_with_it(bench: Bench, sink: Sink) -> None:
+    """Its credits come back at once, long before the pull's time is over."""
+    for _ in range(3):
+        await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(5, 60.0, once=True)
+
+        assert await sink.wait_for_return() == (2, PullEnd.EXPIRED)
+        assert len(sink.deliveries) == 3
+
+
+async def test_a_pull_for_what_is_there_that_gets_all_ends_too(bench: Bench, sink: Sink) -> None:
+    for _ in range(4):
+        await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(3, 60.0, once=True)
+        await sink.wait(3)
+        intake.pull(3, 60.0, once=True)
+
+        assert await sink.wait_for_return() == (2, PullEnd.EXPIRED)
+        assert len(sink.deliveries) == 4
+
+
+async def test_a_pull_for_what_is_there_ends_in_time_if_nothing_is(
+    bench: Bench, sink: Sink
+) -> None:
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(3, 0.2, once=True)
+
+        assert await sink.wait_for_return() == (3, PullEnd.EXPIRED)
+
+
+async def test_two_workers_pull_for_what_is_there(bench: Bench) -> None:
+    """What one of them took meanwhile keeps the other waiting no longer than it asked for."""
+    one, two = Sink(), Sink()
+    for _ in range(4):
+        await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with (
+        bench.broker.intake(bench.queue, "c", one) as first,
+        bench.broker.intake(bench.queue, "c", two) as second,
+    ):
+        first.pull(3, 0.5, once=True)
+        second.pull(3, 0.5, once=True)
+        await one.settle(3)
+        await two.settle(3)
+
+    assert len(one.deliveries) + len(two.deliveries) == 4
+
+
+async def test_an_intake_says_how_many_messages_were_left(bench: Bench, sink: Sink) -> None:
+    for _ in range(3):
+        await bench.store(bench.task("a"))
+    await bench.consumer()
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        assert intake.left_behind() == 0
+        intake.pull(1, 5.0)
+        await sink.wait(1)
+        assert intake.left_behind() == 2
+        intake.pull(2, 5.0)
+        await sink.wait(3)
+        assert intake.left_behind() == 0
+
+
 async def test_a_deleted_consumer_gives_the_credits_back(bench: Bench, sink: Sink) -> None:
     await bench.consumer()
     async with bench.broker.intake(bench.queue, "c", sink) as intake:

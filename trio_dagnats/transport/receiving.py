@@ -58,11 +58,24 @@ class Delivery(Protocol):
 class Intake(Protocol):
     """The open subscription through which one durable consumer hands out its messages."""
 
-    def pull(self, batch: int, expires: float) -> None:
+    def pull(self, batch: int, expires: float, *, once: bool = False) -> None:
         """Ask for up to ``batch`` messages during ``expires`` seconds; queues, never waits.
 
         Each credit ends as one ``delivered`` or comes back through ``returned``. A connection
         lost in between is not the caller's business: the intake asks again after the reconnect.
+
+        Args:
+            batch: how many messages.
+            expires: seconds after which the pull ends.
+            once: end it as soon as it has brought something and there is no more. No other pull
+                may be open then: the server does not say what such a pull has left.
+        """
+        ...
+
+    def left_behind(self) -> int:
+        """Return how many messages were still to be delivered when the last one was sent.
+
+        Without those that were delivered before, and 0 as long as none came.
         """
         ...
 

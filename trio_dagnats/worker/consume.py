@@ -16,10 +16,10 @@ from trio_dagnats.worker.slots import Share, Slots
 
 log = logging.getLogger("trio_dagnats.worker")
 
-EXPIRES_ALONE = 30.0
+EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
-EXPIRES_SHARED = 0.2
-"""Seconds of a pull that holds slots which other consumers may want."""
+EXPIRES_OF_TURN = 0.2
+"""Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 
 StartAttempt = Callable[["Consumer", Delivery], None]
@@ -49,6 +49,7 @@ class Consumer:
         self.handler = handler
         self._know(state)
         self.share: Share = slots.share(handler.concurrency)
+        self.share.backlog = state.pending
         self._broker = broker
         self._durable = state.durable or state.name
         self._slots = slots
@@ -87,14 +88,15 @@ class Consumer:
         """Pull until cancelled; what is on its way then is handed back (design 8.8)."""
         fresh = fresh_within(self.ack_wait)
         async with self._broker.intake(TASK_QUEUES, self._durable, self, fresh=fresh) as intake:
+            self.share.left_behind = intake.left_behind
             task_status.started()
             while True:
                 batch = await self._slots.promise(self.share)
                 if self._refusals:
                     await self._after_refusal(batch)
                     continue
-                holds = len(self._slots.shares) > 1 and not self.share.standing
-                intake.pull(batch, EXPIRES_SHARED if holds else EXPIRES_ALONE)
+                in_turn = self.share.in_turn
+                intake.pull(batch, EXPIRES_OF_TURN if in_turn else EXPIRES, once=in_turn)
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists."""

@@ -59,13 +59,30 @@ async def ensure(broker: Broker, handler: Handler) -> ConsumerState:
         ) from error
 
 
-async def restore(broker: Broker, handler: Handler) -> bool:
+async def all_found(broker: Broker) -> Sequence[ConsumerState]:
+    """Return the consumers that the server has.
+
+    Raises:
+        BrokerError: the server did not answer.
+    """
+    return await broker.consumers(TASK_QUEUES, deadline=trio.current_time() + PATIENCE)
+
+
+async def restore(broker: Broker, handler: Handler, found: Sequence[ConsumerState]) -> bool:
     """Put the durable back in shape if somebody has changed it; say whether that was needed.
 
     A Go worker that starts later resets ``max_ack_pending`` to 1000 (design 8.10).
+
+    Args:
+        broker: the connected server.
+        handler: whose durable it is.
+        found: what the server has; to ask anew for each of a hundred would cost a hundred times
+            a list of a hundred.
+
+    Raises:
+        BrokerError: the server did not answer, or refused.
     """
     spec, deadline = spec_of(handler), trio.current_time() + PATIENCE
-    found = await broker.consumers(TASK_QUEUES, deadline=deadline)
     live = next((c for c in found if c.durable == spec.durable), None)
     if live is not None and live.max_ack_pending >= spec.max_ack_pending:
         return False

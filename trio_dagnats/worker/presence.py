@@ -12,7 +12,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import BrokerError
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker import durables
@@ -63,8 +63,7 @@ class Presence:
         while True:
             await trio.sleep(EVERY)
             await self.announce()
-            for handler in self._handlers:
-                await self._look_after(handler)
+            await self._look_after()
 
     async def leave(self) -> None:
         """Delete the entry; the last thing a worker does on its connection."""
@@ -77,9 +76,18 @@ class Presence:
         except BrokerError as error:
             log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)
 
-    async def _look_after(self, handler: Handler) -> None:
+    async def _look_after(self) -> None:
         try:
-            changed = await durables.restore(self._broker, handler)
+            found = await durables.all_found(self._broker)
+        except BrokerError as error:
+            log.warning("consumers not checked: %s", error)
+            return
+        for handler in self._handlers:
+            await self._restore(handler, found)
+
+    async def _restore(self, handler: Handler, found: Sequence[ConsumerState]) -> None:
+        try:
+            changed = await durables.restore(self._broker, handler, found)
         except BrokerError as error:
             log.warning("consumer of %s not checked: %s", handler.task_type, error)
             return

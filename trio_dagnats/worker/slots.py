@@ -9,15 +9,22 @@ arrives while all slots run is then handed back at once:
 - Among many consumers an idle one has a standing credit that no slot is kept for. Kept ones would
   leave none to the busy consumers: ten idle task types can wait on eight slots.
 
+Among several consumers no slot waits where nothing comes. Each has one pull at a time. If it knows
+of messages (each delivery says how many are left), that is a turn: for so many, at most; it ends as
+soon as there is no more. If it knows of none, the pull waits for them on the consumer's reserve.
+
 No I/O here; the waits are plain trio parking.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import outcome
 import trio
+
+from trio_dagnats.worker.turns import Pace, turn
 
 _Place = tuple[trio.lowlevel.Task, "Share"]
 
@@ -25,11 +32,8 @@ MAX_OPEN_PULLS = 2
 """Rule D6: a second pull asks for what came free while the first one was under way; a third one
 would only make the server's list of waiting pulls longer."""
 
-WORTH = 8
-"""Messages that are worth a pull, however many consumers wait for their turn."""
-
-IDLE_PART = 4
-"""All idle consumers together promise at most this part (a quarter) of the slots."""
+RESERVE_PART = 4
+"""The reserves of all consumers together are this part (a quarter) of the slots."""
 
 
 @final
@@ -37,17 +41,23 @@ IDLE_PART = 4
 class Share:
     """One consumer's part of the ledger.
 
-    ``recent`` is how many messages came since its last pull: among several consumers an idle one
-    promises little, so that a busy one finds free slots. ``standing`` says that its one promise is
-    a standing credit, which has no slot.
+    Attributes:
+        left_behind: says how many messages the server had left when it sent the last one.
+        backlog: messages that the server is known to have, less those asked for since.
+        turn: what its turn has left, because too few slots were free for all of it.
+        in_turn: whether its last pull is for known messages; it must not wait for others.
+        standing: whether its one promise is a standing credit, which has no slot.
     """
 
     limit: int
+    left_behind: Callable[[], int] = int
+    backlog: int = 0
+    turn: int = 0
     promised: int = 0
+    in_turn: bool = False
     standing: bool = False
     running: int = 0
     open_pulls: int = 0
-    recent: int = 0
 
     @property
     def room(self) -> int:
@@ -70,6 +80,7 @@ class Slots:
         self.running = 0
         self.waiting = 0
         self.shares: list[Share] = []
+        self._pace = Pace()
         self._resuming: deque[_Place] = deque()
         self._pullers: deque[_Place] = deque()
         self._freed = trio.lowlevel.ParkingLot()
@@ -93,6 +104,7 @@ class Slots:
         while True:
             await self._freed.park()
             await trio.lowlevel.checkpoint()  # lets everything that ends in this turn free its slot
+            self._pace.take()
             self._hand_out()
 
     def share(self, limit: int | None) -> Share:
@@ -109,7 +121,7 @@ class Slots:
         await trio.lowlevel.checkpoint()  # lets everything that ends in this turn free its slot
         if self._may_pull(share):
             return self._grant(share)
-        batch: int = await self._park(self._pullers, share)
+        batch: int = await self._park(self._pullers, share, first=share.turn > 0)
         return batch
 
     def arrived(self, share: Share) -> bool:
@@ -122,10 +134,11 @@ class Slots:
             self._give_back(share, 1)
             if not share.promised:
                 share.open_pulls = 0
+                share.backlog = share.left_behind()
         elif self.free <= 0:
             return False
-        share.recent += 1  # also of what is handed back: the next pull shall have a slot for it
         if not self._may_run(share):
+            share.backlog += 1  # also that one shall have a slot next time
             return False
         share.running += 1
         self.running += 1
@@ -137,11 +150,13 @@ class Slots:
         """Take back the promises of a pull that ended without using them."""
         self._give_back(share, min(credits_, share.promised))
         share.open_pulls = max(0, share.open_pulls - 1) if share.promised else 0
+        share.backlog = 0
         self._wake()
 
     def ended(self, share: Share) -> None:
         """Free the slot of an attempt that ended."""
         share.running -= 1
+        self._pace.ended()
         self.running -= 1
         self._wake()
 
@@ -176,26 +191,38 @@ class Slots:
     def _may_pull(self, share: Share) -> bool:
         if self._resuming or share.room <= 0:
             return False
-        if self._is_idle(share):
-            return not share.promised and self.running < self.capacity
-        return self.free > 0 and share.open_pulls < MAX_OPEN_PULLS
-
-    def _is_idle(self, share: Share) -> bool:
-        return not share.recent and len(self.shares) > 1
+        if len(self.shares) == 1:
+            return self.free > 0 and share.open_pulls < MAX_OPEN_PULLS
+        if share.promised:  # a turn must be alone (Intake.pull), and a second pull is no faster
+            return False
+        return self.free > 0 if share.backlog else self.running < self.capacity
 
     def _grant(self, share: Share) -> int:
         batch = min(self.free, share.room)
         if len(self.shares) > 1:
-            fair = max(self.free // (1 + len(self._pullers)), WORTH)
-            idle = self.capacity // (IDLE_PART * len(self.shares))
-            batch = max(1, min(batch, max(idle, min(2 * share.recent, fair))))
-        if batch == 1 and self._is_idle(share):
-            share.standing = True
-            self.standing += 1
+            share.in_turn = share.backlog > 0
+            batch = self._turn(share, batch) if share.in_turn else self._reserve(share, batch)
         share.promised += batch
         share.open_pulls += 1
-        share.recent = 0
         self.promised += batch
+        return batch
+
+    def _turn(self, share: Share, most: int) -> int:
+        """Return how many of the known messages may come now."""
+        if not share.turn:
+            busy = sum(1 for other in self.shares if other.backlog)
+            share.turn = turn(self.capacity, busy, self._pace.rate)
+        batch = min(most, share.backlog, share.turn)
+        share.turn -= batch
+        share.backlog -= batch
+        return batch
+
+    def _reserve(self, share: Share, most: int) -> int:
+        """Return for how many messages it may wait; for a single one without a slot."""
+        batch = max(1, min(most, self.capacity // (RESERVE_PART * len(self.shares))))
+        share.turn = 0
+        share.standing = batch == 1
+        self.standing += share.standing
         return batch
 
     def _give_back(self, share: Share, credits_: int) -> None:
@@ -206,9 +233,12 @@ class Slots:
             self.standing -= 1
 
     @staticmethod
-    async def _park(line: deque[_Place], share: Share) -> int:
+    async def _park(line: deque[_Place], share: Share, *, first: bool = False) -> int:
         place = (trio.lowlevel.current_task(), share)
-        line.append(place)
+        if first:
+            line.appendleft(place)
+        else:
+            line.append(place)
 
         def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             line.remove(place)

@@ -22,7 +22,7 @@ class Puller(Protocol):
         ...
 
     def expired(self, left: int) -> None:
-        """Take back the credits of a pull whose time is over."""
+        """Take back the credits of a pull that has ended."""
         ...
 
     def gone(self, left: int) -> None:
@@ -33,11 +33,16 @@ class Puller(Protocol):
 @final
 @dataclass(slots=True, eq=False)
 class Pull:
-    """An open pull: who asked, for how many, until when (trio time)."""
+    """An open pull: who asked, for how many, until when (trio time).
+
+    One that is meant ``once`` has ended when it ``brought`` something and there is no more.
+    """
 
     puller: Puller
     left: int
     until: float
+    once: bool = False
+    brought: bool = False
 
 
 @final
@@ -162,6 +167,8 @@ class Consumer:
     def _serve_one(self) -> None:
         sequence = self._next()
         if sequence is None:
+            if not self._todo:
+                self._end(lambda pull: pull.once and pull.brought)
             return
         record = self._find(sequence)
         if record is None:
@@ -171,6 +178,7 @@ class Consumer:
         count = self._deliveries[sequence] = self._deliveries.get(sequence, 0) + 1
         pull = self._pulls[0]
         pull.left -= 1
+        pull.brought = True
         if not pull.left:
             self._pulls.popleft()
         pull.puller.hand_out(self, record, count)
@@ -202,7 +210,9 @@ class Consumer:
 
     def _expire(self) -> None:
         now = trio.current_time()
-        over = [p for p in self._pulls if p.until <= now]
-        for pull in over:
+        self._end(lambda pull: pull.until <= now)
+
+    def _end(self, over: Callable[[Pull], bool]) -> None:
+        for pull in [pull for pull in self._pulls if over(pull)]:
             self._pulls.remove(pull)
             pull.puller.expired(pull.left)

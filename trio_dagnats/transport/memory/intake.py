@@ -92,14 +92,21 @@ class MemoryIntake:
         self._sink = sink
         self._credits = 0
         self._expires = 0.0
+        self._once = False
+        self._left_behind = 0
         self._leaving = False
 
-    def pull(self, batch: int, expires: float) -> None:
+    def pull(self, batch: int, expires: float, *, once: bool = False) -> None:
         """See the port."""
         self._credits += batch
         self._expires = expires
+        self._once = once
         until = trio.current_time() + expires
-        self._line.send(lambda: self._pull(Pull(self, batch, until)), until)
+        self._line.send(lambda: self._pull(Pull(self, batch, until, once)), until)
+
+    def left_behind(self) -> int:
+        """See the port."""
+        return self._left_behind
 
     def hand_out(self, consumer: Consumer, record: Record, deliveries: int) -> None:
         """Take a message from the server; it is lost if the connection is."""
@@ -107,13 +114,14 @@ class MemoryIntake:
             return
         delivery = MemoryDelivery(self._line, consumer, record, deliveries)
         self._credits = max(0, self._credits - 1)
+        self._left_behind = consumer.state().pending
         if self._leaving:
             delivery.nak()
         else:
             self._sink.delivered(delivery)
 
     def expired(self, left: int) -> None:
-        """Take back the credits of a pull whose time is over."""
+        """Take back the credits of a pull that has ended."""
         self._give_back(left, PullEnd.EXPIRED)
 
     def gone(self, left: int) -> None:
@@ -125,7 +133,7 @@ class MemoryIntake:
         self.forget()
         credits_, self._credits = self._credits, 0
         if credits_:
-            self.pull(credits_, self._expires)
+            self.pull(credits_, self._expires, once=self._once)
 
     def leave(self) -> None:
         """End all pulls; what is on its way is handed back."""

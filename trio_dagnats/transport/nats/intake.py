@@ -28,6 +28,7 @@ HEARTBEAT_LEAST = 1.0
 HEARTBEAT_MOST = 5.0
 """Seconds between the server's signs of life on an open pull."""
 HEARTBEATS_MISSED = 2.5
+"""So many of them without one, and the pull is dead: two were lost, or the server has gone."""
 LEAVE_PATIENCE = 5.0
 
 _END_OF_STATUS = {"404": PullEnd.EXPIRED, "408": PullEnd.EXPIRED, "503": PullEnd.CONSUMER_GONE}
@@ -49,24 +50,35 @@ class NatsIntake:
         self.inbox = new_inbox()
         self._credits = 0
         self._expires = 0.0
+        self._once = False
+        self._last = ""
         self._ends = 0.0
         self._heard = 0.0
         self._leaving = False
         self._pulled = trio.lowlevel.ParkingLot()
 
-    def pull(self, batch: int, expires: float) -> None:
+    def pull(self, batch: int, expires: float, *, once: bool = False) -> None:
         """See the port."""
         self._credits += batch
         self._expires = expires
-        self._ask(batch, expires)
+        self._once = once
+        self._ask(batch)
 
-    def _ask(self, batch: int, expires: float) -> None:
+    def left_behind(self) -> int:
+        """See the port."""
+        left = self._last.rpartition(".")[2]
+        return int(left) if left.isdigit() else 0
+
+    def _ask(self, batch: int) -> None:
+        expires = self._expires
         beat = _beat(expires)
         self._heard = trio.current_time()
         self._ends = max(self._ends, self._heard + expires)
-        request = {"batch": batch, "expires": round(expires * NS)}
+        request: dict[str, int | bool] = {"batch": batch, "expires": round(expires * NS)}
+        if self._once:
+            request["no_wait"] = True
         if expires >= 2 * beat:
-            request["idle_heartbeat"] = round(beat * NS / 2)
+            request["idle_heartbeat"] = int(beat * NS)  # more than a half of expires is refused
         body = json.dumps(request, separators=(",", ":")).encode()
         self._link.outbox.put(
             Frame(self._next, body, reply=self.inbox, not_after=self._heard + expires)
@@ -88,6 +100,7 @@ class NatsIntake:
     def _deliver(self, subject: str, reply: str, body: bytes, headers: Mapping[str, str]) -> None:
         self._heard = now = self._link.now()
         delivery = NatsDelivery(self._link, subject, reply, body, headers, now)
+        self._last = reply
         if self._credits:
             self._credits -= 1
         if self._leaving:
@@ -125,7 +138,7 @@ class NatsIntake:
     def gap(self) -> None:
         """Ask again after a reconnect: open pulls died with the connection."""
         if self._credits and not self._leaving:
-            self._ask(self._credits, self._expires)
+            self._ask(self._credits)
 
     async def watch(self) -> None:
         """Give back the credits of pulls that the server has forgotten, until cancelled."""
@@ -143,10 +156,13 @@ class NatsIntake:
                 self._give_back(self._credits, PullEnd.EXPIRED)
 
     async def keep_fresh(self) -> None:
-        """Hear from the server every ``fresh`` seconds, by whatever answer, until cancelled."""
+        """Hear from the server every ``fresh`` seconds, by whatever answer, until cancelled.
+
+        An echo that another intake waits for is as good as its own, unless it stays out.
+        """
         link = self._link
         while True:
-            due = link.requests.contact + self._fresh
+            due = max(link.requests.contact, link.echoed_at) + self._fresh
             if trio.current_time() < due:
                 await trio.sleep_until(due)
                 continue

@@ -50,12 +50,14 @@ class Link:
     Attributes:
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
+        echoed_at: trio time at which the last echo was asked for.
     """
 
     def __init__(self, make_path: "Callable[[Link], Path]", abort_after: float) -> None:
         self.abort_after = abort_after
         self.now = trio.lowlevel.current_clock().current_time
         self.active = 0
+        self.echoed_at = 0.0
         self.routes = Routes()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
@@ -84,6 +86,7 @@ class Link:
         Raises:
             NotStored: it did not come back in time.
         """
+        self.echoed_at = trio.current_time()
         while True:
             try:
                 await self.requests.ask(Frame("", b""), deadline=deadline)
