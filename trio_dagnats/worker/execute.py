@@ -70,6 +70,9 @@ async def run_handler(attempt: Attempt) -> None:
     """
     hub, handler = attempt.hub, attempt.handler
     attempt.started_at = hub.now()
+    if attempt.started_at >= attempt.lease_until:  # it stood in line for too long
+        attempt.cancel(CancelReason.LEASE_LOST)
+        return
     hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
     outcome: Outcome
     error: BaseException | None = None
