@@ -113,6 +113,12 @@ class Bench:
             deadline=self.soon,
         )
 
+    async def queue_up(self, tasks: int) -> None:
+        """Store so many tasks, and make the consumer that hands them out."""
+        for _ in range(tasks):
+            await self.store(self.task("a"))
+        await self.consumer()
+
     async def pulled(self, name: str) -> None:
         """Wait until the server holds a pull of a consumer: it takes them in its own time."""
         with trio.fail_after(PATIENCE):

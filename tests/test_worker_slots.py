@@ -408,6 +408,7 @@ async def test_a_message_that_was_handed_back_gets_a_slot_of_its_own() -> None:
         slots.ended(busy)
         await trio.testing.wait_all_tasks_blocked()
         assert (unlucky.promised, unlucky.standing) == (1, False)
+        assert (busy.promised, busy.standing) == (1, True)
         assert slots.free == 0
         nursery.cancel_scope.cancel()
 

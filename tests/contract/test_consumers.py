@@ -50,9 +50,7 @@ async def test_a_pull_gets_what_is_stored_later(bench: Bench, sink: Sink) -> Non
 
 
 async def test_no_more_come_than_were_asked_for(bench: Bench, sink: Sink) -> None:
-    for _ in range(5):
-        await bench.store(bench.task("a"))
-    await bench.consumer()
+    await bench.queue_up(5)
     async with bench.broker.intake(bench.queue, "c", sink) as intake:
         intake.pull(2, 5.0)
         await sink.wait(2)
@@ -183,9 +181,7 @@ async def test_a_pull_without_messages_gives_its_credits_back(bench: Bench, sink
 
 async def test_a_pull_for_what_is_there_ends_with_it(bench: Bench, sink: Sink) -> None:
     """Its credits come back at once, long before the pull's time is over."""
-    for _ in range(3):
-        await bench.store(bench.task("a"))
-    await bench.consumer()
+    await bench.queue_up(3)
     async with bench.broker.intake(bench.queue, "c", sink) as intake:
         intake.pull(5, 60.0, once=True)
 
@@ -194,9 +190,7 @@ async def test_a_pull_for_what_is_there_ends_with_it(bench: Bench, sink: Sink) -
 
 
 async def test_a_pull_for_what_is_there_that_gets_all_ends_too(bench: Bench, sink: Sink) -> None:
-    for _ in range(4):
-        await bench.store(bench.task("a"))
-    await bench.consumer()
+    await bench.queue_up(4)
     async with bench.broker.intake(bench.queue, "c", sink) as intake:
         intake.pull(3, 60.0, once=True)
         await sink.wait(3)
@@ -219,9 +213,7 @@ async def test_a_pull_for_what_is_there_ends_in_time_if_nothing_is(
 async def test_two_workers_pull_for_what_is_there(bench: Bench) -> None:
     """What one of them took meanwhile keeps the other waiting no longer than it asked for."""
     one, two = Sink(), Sink()
-    for _ in range(4):
-        await bench.store(bench.task("a"))
-    await bench.consumer()
+    await bench.queue_up(4)
     async with (
         bench.broker.intake(bench.queue, "c", one) as first,
         bench.broker.intake(bench.queue, "c", two) as second,
@@ -235,9 +227,7 @@ async def test_two_workers_pull_for_what_is_there(bench: Bench) -> None:
 
 
 async def test_an_intake_says_how_many_messages_were_left(bench: Bench, sink: Sink) -> None:
-    for _ in range(3):
-        await bench.store(bench.task("a"))
-    await bench.consumer()
+    await bench.queue_up(3)
     async with bench.broker.intake(bench.queue, "c", sink) as intake:
         assert intake.left_behind() == 0
         intake.pull(1, 5.0)

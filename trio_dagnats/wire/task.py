@@ -242,8 +242,9 @@ def _is_string_map(value: object) -> bool:
 def _name(fields: dict[str, object], key: str) -> str:
     """Return an id if it can be part of a subject; anything else would be unusable."""
     value = fields.get(key)
-    usable = isinstance(value, str) and value.isprintable() and _ID.fullmatch(value)
-    return value if isinstance(value, str) and usable else ""
+    if isinstance(value, str) and value.isprintable() and _ID.fullmatch(value):
+        return value
+    return ""
 
 
 def _text(fields: dict[str, object], key: str) -> str:

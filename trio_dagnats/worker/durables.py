@@ -41,7 +41,7 @@ async def ensure(broker: Broker, handler: Handler) -> ConsumerState:
     """
     deadline = trio.current_time() + PATIENCE
     spec = spec_of(handler)
-    found = await broker.consumers(TASK_QUEUES, deadline=deadline)
+    found = await all_found(broker)
     await _delete_orphans(broker, spec, found, deadline)
     durables = [(c.durable, c.filter_subject) for c in found if c.durable]
     clash = consumer_clash((handler.task_type, handler.group), durables)

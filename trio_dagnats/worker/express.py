@@ -29,7 +29,7 @@ from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.engine_facts import RunFacts
 from trio_dagnats.worker.outcomes import INPUT_OF
 from trio_dagnats.worker.reasons import CancelReason
-from trio_dagnats.worker.receive import asks_for_status, is_over, parse
+from trio_dagnats.worker.receive import asks_for_status, is_over
 from trio_dagnats.worker.settle import Verdict
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -46,8 +46,11 @@ STARTED_RETRY = 1.0
 
 
 def begin(attempt: Attempt) -> None:
-    """Begin an attempt: post ``step.started``, or give it a task that takes a closer look."""
-    if attempt.delivery.deliveries > 1 or parse(attempt) is not None:
+    """Begin an attempt: post ``step.started``, or give it a task that takes a closer look.
+
+    Its message has been parsed.
+    """
+    if attempt.delivery.deliveries > 1 or attempt.complaint:
         attempt.hub.spawn(attempt)
     elif asks_for_status(attempt):
         facts, tell = attempt.hub.facts, partial(_looked, attempt)
