@@ -403,9 +403,10 @@ class Pair:
 
     async def serve(self, worker: Worker, scope: trio.CancelScope) -> None:
         with scope:
-            while worker._service is None or not worker._service.ready:
+            while True:
                 with suppress(EngineError):  # the history is gone for now
                     await worker.start(handle_signals=False)
+                    return
                 await trio.sleep(1)
 
     async def handler(self, ctx: TaskContext) -> object:

@@ -103,14 +103,14 @@ def test_clashing_pairs_are_refused_with_both_names(
 ) -> None:
     """Overlapping filters and shared durables are found before the server sees them."""
     with pytest.raises(UsageError) as refused:
-        names.check_served([first, second])
+        names.check_served(second, [first])
     assert repr(first[0]) in str(refused.value)
     assert repr(second[0]) in str(refused.value)
 
 
 def test_pairs_that_fit_are_served_side_by_side() -> None:
     """Different types, and different groups of one type, do not clash."""
-    names.check_served([("a", "g"), ("a", "h"), ("b", ""), ("c.d", "")])
+    names.check_served(("a", "g"), [("a", "h"), ("b", ""), ("c.d", "")])
 
 
 @pytest.mark.parametrize(

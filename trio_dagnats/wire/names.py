@@ -4,7 +4,7 @@ Facts: contract 1 (streams and buckets), 2.1 (subjects), 3.2 to 3.4 (durables an
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trio_dagnats.errors import UsageError
 
@@ -184,17 +184,26 @@ def check_step_id(step_id: str) -> str:
     return _check("step id", step_id, _KEY, "give the id that the workflow calls the step by")
 
 
-def check_served(pairs: Sequence[tuple[str, str]]) -> None:
-    """Check that (task type, group) pairs can be served side by side.
+def check_served(ours: tuple[str, str], others: Iterable[tuple[str, str]]) -> None:
+    """Check that a (task type, group) pair can be served beside others.
 
     Raises:
-        UsageError: two of them share a durable name, or their filters overlap, which a work queue
-            refuses (contract 1.2, 3.4).
+        UsageError: it shares a durable name with one of them, or their filters overlap, which a
+            work queue refuses (contract 1.2, 3.4).
     """
-    for index, first in enumerate(pairs):
-        for second in pairs[index + 1 :]:
-            if clash := _clash(first, second):
-                raise UsageError(clash)
+    name, wanted = durable_name(*ours), filter_subject(*ours)
+    for other in others:
+        if durable_name(*other) == name:
+            raise UsageError(
+                f"{_label(other)} and {_label(ours)} would share the consumer {name!r}: rename "
+                "one of them"
+            )
+        if overlap(filter_subject(*other), wanted):
+            raise UsageError(
+                f"{_label(other)} takes {filter_subject(*other)!r} and {_label(ours)} takes "
+                f"{wanted!r}, which overlap: a work queue refuses that; rename one of them, or "
+                "serve the type either with groups or without"
+            )
 
 
 def consumer_clash(ours: tuple[str, str], others: Sequence[tuple[str, str]]) -> str | None:
@@ -224,21 +233,6 @@ def overlap(first: str, second: str) -> bool:
         if one != other and "*" not in {one, other}:
             return False
     return len(ours) == len(theirs)
-
-
-def _clash(first: tuple[str, str], second: tuple[str, str]) -> str | None:
-    if durable_name(*first) == durable_name(*second):
-        return (
-            f"{_label(first)} and {_label(second)} would share the consumer "
-            f"{durable_name(*first)!r}: rename one of them"
-        )
-    if overlap(filter_subject(*first), filter_subject(*second)):
-        return (
-            f"{_label(first)} takes {filter_subject(*first)!r} and {_label(second)} takes "
-            f"{filter_subject(*second)!r}, which overlap: a work queue refuses that; rename one of "
-            "them, or serve the type either with groups or without"
-        )
-    return None
 
 
 def _label(pair: tuple[str, str]) -> str:

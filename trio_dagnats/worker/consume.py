@@ -104,7 +104,8 @@ class Consumer:
         self._slots.returned(self.share, batch)
         await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])
         try:
-            state = await durables.ensure(self._broker, self.handler)
+            found = await durables.all_found(self._broker)
+            state = await durables.ensure(self._broker, self.handler, found)
         except BrokerError as error:
             self._refusals = refusals + 1
             log.warning("consumer %s: %s", self._durable, error)

@@ -30,18 +30,23 @@ def spec_of(handler: Handler) -> ConsumerSpec:
     )
 
 
-async def ensure(broker: Broker, handler: Handler) -> ConsumerState:
+async def ensure(broker: Broker, handler: Handler, found: Sequence[ConsumerState]) -> ConsumerState:
     """Create the handler's durable, or take over the live one, after the checks of contract 3.4.
 
     The ``ack_wait`` of a live durable is never shortened (design 8.10): other workers hold leases
     by it. The state that is returned has the one in force.
+
+    Args:
+        broker: the connected server.
+        handler: whose durable it is.
+        found: what the server has; to ask anew for each of a hundred would cost a hundred times
+            a list of a hundred.
 
     Raises:
         UsageError: another consumer on the server stands in the way; the text names it.
     """
     deadline = trio.current_time() + PATIENCE
     spec = spec_of(handler)
-    found = await all_found(broker)
     await _delete_orphans(broker, spec, found, deadline)
     durables = [(c.durable, c.filter_subject) for c in found if c.durable]
     clash = consumer_clash((handler.task_type, handler.group), durables)
@@ -71,20 +76,20 @@ async def all_found(broker: Broker) -> Sequence[ConsumerState]:
 async def restore(broker: Broker, handler: Handler, found: Sequence[ConsumerState]) -> bool:
     """Put the durable back in shape if somebody has changed it; say whether that was needed.
 
-    A Go worker that starts later resets ``max_ack_pending`` to 1000 (design 8.10).
+    A Go worker that starts later resets ``max_ack_pending`` to 1000 (design 8.10), and a worker
+    that starts at the same time may not have seen our ``ack_wait``.
 
     Args:
         broker: the connected server.
         handler: whose durable it is.
-        found: what the server has; to ask anew for each of a hundred would cost a hundred times
-            a list of a hundred.
+        found: what the server has.
 
     Raises:
         BrokerError: the server did not answer, or refused.
     """
     spec, deadline = spec_of(handler), trio.current_time() + PATIENCE
     live = next((c for c in found if c.durable == spec.durable), None)
-    if live is not None and live.max_ack_pending >= spec.max_ack_pending:
+    if live is not None and _fits(live, spec):
         return False
     await broker.ensure_consumer(_merged(live, spec), deadline=deadline)
     return True

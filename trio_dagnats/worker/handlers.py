@@ -84,7 +84,7 @@ class Registry:
                 f"task type {handler.task_type!r}{group} has a handler already; register one "
                 "handler per task type, or give this one another group"
             )
-        check_served([*self._handlers, served])
+        check_served(served, self._handlers)
         self._handlers[served] = handler
 
     def handlers(self) -> list[Handler]:

@@ -94,8 +94,9 @@ class Presence:
         if changed and not self._warned:
             self._warned = True
             log.warning(
-                "max_ack_pending of the consumer of %s was reset (a Go worker does so when it "
-                "starts) and is restored; with 1000, a thousand waiting tasks stop the task type",
+                "the consumer of %s was reset (a Go worker does so when it starts) and is "
+                "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
+                "type, and a shorter ack_wait than this worker's ends its leases too early",
                 handler.task_type,
             )
 

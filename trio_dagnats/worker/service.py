@@ -22,7 +22,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import EngineError, UsageError
-from trio_dagnats.transport.port import Broker, Delivery
+from trio_dagnats.transport.port import Broker, ConsumerState, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
@@ -190,8 +190,11 @@ class Service:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
                     # take the whole ledger for itself.
-                    for consumer in [await self._consumer(h, start) for h in self._handlers]:
-                        await intake.start(consumer.run)
+                    found = await durables.all_found(self._broker)
+                    consumers = [await self._consumer(h, found, start) for h in self._handlers]
+                    async with trio.open_nursery() as starting:
+                        for consumer in consumers:
+                            starting.start_soon(intake.start, consumer.run)
                     await presence.announce()
                     self.ready = True
                     task_status.started()
@@ -210,8 +213,10 @@ class Service:
             MicroService(self._broker, self._registration, live),
         )
 
-    async def _consumer(self, handler: Handler, start: StartAttempt) -> Consumer:
-        state = await durables.ensure(self._broker, handler)
+    async def _consumer(
+        self, handler: Handler, found: Sequence[ConsumerState], start: StartAttempt
+    ) -> Consumer:
+        state = await durables.ensure(self._broker, handler, found)
         return Consumer(self._broker, handler, state, self._slots, start)
 
     async def _preflight(self) -> bool:

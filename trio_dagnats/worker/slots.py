@@ -16,17 +16,14 @@ soon as there is no more. If it knows of none, the pull waits for them on the co
 No I/O here; the waits are plain trio parking.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
-import outcome
 import trio
 
+from trio_dagnats.worker.places import Line
 from trio_dagnats.worker.turns import Pace, turn
-
-_Place = tuple[trio.lowlevel.Task, "Share"]
 
 MAX_OPEN_PULLS = 2
 """Rule D6: a second pull asks for what came free while the first one was under way; a third one
@@ -47,6 +44,7 @@ class Share:
         turn: what its turn has left, because too few slots were free for all of it.
         in_turn: whether its last pull is for known messages; it must not wait for others.
         standing: whether its one promise is a standing credit, which has no slot.
+        behind: a pull that has to wait for the end of the one under way.
     """
 
     limit: int
@@ -58,6 +56,7 @@ class Share:
     standing: bool = False
     running: int = 0
     open_pulls: int = 0
+    behind: "Line[Share]" = field(default_factory=Line)
 
     @property
     def room(self) -> int:
@@ -81,9 +80,9 @@ class Slots:
         self.waiting = 0
         self.shares: list[Share] = []
         self._pace = Pace()
-        self._resuming: deque[_Place] = deque()
-        self._pullers: deque[_Place] = deque()
-        self._freed = trio.lowlevel.ParkingLot()
+        self._resuming: Line[Share] = Line()
+        self._pullers: Line[Share] = Line()
+        self._idle: trio.lowlevel.Task | None = None
 
     def __repr__(self) -> str:
         return (
@@ -102,10 +101,15 @@ class Slots:
         Each slot at once would be a pull of its own: with a hundred consumers a request per task.
         """
         while True:
-            await self._freed.park()
+            self._idle = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._leave)
             await trio.lowlevel.checkpoint()  # lets everything that ends in this turn free its slot
             self._pace.take()
             self._hand_out()
+
+    def _leave(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        self._idle = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def share(self, limit: int | None) -> Share:
         """Add a consumer; ``limit`` bounds its own attempts, None for the whole capacity."""
@@ -121,8 +125,8 @@ class Slots:
         await trio.lowlevel.checkpoint()  # lets everything that ends in this turn free its slot
         if self._may_pull(share):
             return self._grant(share)
-        batch: int = await self._park(self._pullers, share, first=share.turn > 0)
-        return batch
+        line = share.behind if share.promised and len(self.shares) > 1 else self._pullers
+        return await line.wait(share, first=share.turn > 0)
 
     def arrived(self, share: Share) -> bool:
         """Turn a promise into a running attempt; False if there is no slot for it.
@@ -175,7 +179,7 @@ class Slots:
             self._restart(share)
             return
         try:
-            await self._park(self._resuming, share)
+            await self._resuming.wait(share)
         except trio.Cancelled:
             self._restart(share)
             raise
@@ -228,42 +232,34 @@ class Slots:
     def _give_back(self, share: Share, credits_: int) -> None:
         share.promised -= credits_
         self.promised -= credits_
-        if share.standing and not share.promised:
+        if share.promised:
+            return
+        if share.standing:
             share.standing = False
             self.standing -= 1
-
-    @staticmethod
-    async def _park(line: deque[_Place], share: Share, *, first: bool = False) -> int:
-        place = (trio.lowlevel.current_task(), share)
-        if first:
-            line.appendleft(place)
-        else:
-            line.append(place)
-
-        def leave(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            line.remove(place)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        granted: int = await trio.lowlevel.wait_task_rescheduled(leave)
-        return granted
+        if share.behind:
+            share.behind[0].move(self._pullers, first=share.turn > 0)
 
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""
-        for place in list(self._resuming):
-            if self._may_run(place[1]):
-                self._resuming.remove(place)
-                self._restart(place[1])
-                trio.lowlevel.reschedule(place[0])
-        if not self._pullers or self.running >= self.capacity:
+        if self._resuming:
+            self._let_resume()
+        if self.running >= self.capacity:
             return
         if len(self.shares) == 1:
             self._hand_out()
-        else:
-            self._freed.unpark_all()
+        elif self._idle is not None:  # also if nobody waits: it takes the pace
+            idle, self._idle = self._idle, None
+            trio.lowlevel.reschedule(idle)
+
+    def _let_resume(self) -> None:
+        for place in list(self._resuming):
+            if self._may_run(place.whose):
+                self._restart(place.whose)
+                place.serve(1)
 
     def _hand_out(self) -> None:
         """Promise what is free to those who wait, in their order."""
         for place in list(self._pullers):
-            if self._may_pull(place[1]):
-                self._pullers.remove(place)
-                trio.lowlevel.reschedule(place[0], outcome.Value(self._grant(place[1])))
+            if self._may_pull(place.whose):
+                place.serve(self._grant(place.whose))
