@@ -1,9 +1,10 @@
 """Latency: from the publishing of a task to its stored completion, by the machine's one clock.
 
 Idle: both workers are up on one server, and get a task each by turns, with pauses of random length.
-Half load: each worker for itself gets tasks at half of the rate that it has just reached. Last, a
-handler that awaits 10 ms, 256 of them at once on a full queue: how much later than after 10 ms its
-completion is stored, counted from its stored start, and what is left of the rate.
+Half load: each worker for itself gets tasks at half of the rate that it has just reached, and ours
+also at half of the other's. Last, a handler that awaits 10 ms, 256 of them at once on a full queue:
+how much later than after 10 ms its completion is stored, counted from its stored start, and what is
+left of the rate.
 
 Run it:  python -m benchmarks.latency
 """
@@ -39,6 +40,8 @@ from benchmarks.sides.telling import cpu_seconds
 from trio_dagnats.local import Server
 
 SIDES = ("ours", "asyncio")
+LOADS = ("ours ours", "ours asyncio", "asyncio asyncio")
+"""Who works at half of whose rate."""
 AT_ONCE = 256
 IDLE_AT_ONCE = (1, AT_ONCE)
 PAUSES = (0.005, 0.02)
@@ -99,9 +102,10 @@ class Half:
     client_us: float
 
 
-def half_load(side: str, tasks: int) -> Half:
-    """Give a worker tasks at half of the rate that it reaches."""
-    rate = measure(side, Load(tasks=tasks, concurrency=AT_ONCE)).rate / 2
+def half_load(turn: str, tasks: int) -> Half:
+    """Give a worker tasks at half of the rate that it, or the other one, reaches (``LOADS``)."""
+    side, like = turn.split()
+    rate = measure(like, Load(tasks=tasks, concurrency=AT_ONCE)).rate / 2
     sent: dict[str, int] = {}
     with Server() as server:
         trio.run(fill, server.url, Load(tasks=0))
@@ -138,7 +142,7 @@ def compare(table: Table, label: str, rounds: dict[str, list[Times]]) -> None:
 
 
 def waiting(report: Report, asked: argparse.Namespace) -> None:
-    """Measure idle workers and half-loaded ones."""
+    """Measure idle workers."""
     rng = random.Random(asked.seed)
     table = report.table("ms from publishing to stored completion", *SIDES, "ours : asyncio")
     for at_once in IDLE_AT_ONCE:
@@ -148,10 +152,18 @@ def waiting(report: Report, asked: argparse.Namespace) -> None:
         ours, other = (shares(rounds[side], 0.5) for side in SIDES)
         what = f"p50 of an idle worker of concurrency {at_once} to asyncio's"
         report.most(what, ours.over(other).median, BAR_IDLE)
-    halves = by_turns(SIDES, asked.rounds, lambda side: half_load(side, asked.tasks))
-    compare(table, "at half of its own rate", {s: [h.times for h in halves[s]] for s in SIDES})
-    ours, other = (sample(half.client_us for half in halves[side]) for side in SIDES)
-    table.row("at half of its own rate, us of CPU for a task", ours, other, ours.over(other))
+
+
+def loaded(report: Report, asked: argparse.Namespace) -> None:
+    """Measure workers at half of a rate."""
+    table = report.table("ms from publishing to stored completion, half load", *SIDES, "ratio")
+    halves = by_turns(LOADS, asked.rounds, lambda turn: half_load(turn, asked.tasks))
+    other = halves["asyncio asyncio"]
+    for label, ours in (("own rate", halves["ours ours"]), ("asyncio's", halves["ours asyncio"])):
+        pair = {"ours": ours, "asyncio": other}
+        compare(table, f"half of {label}", {s: [h.times for h in pair[s]] for s in SIDES})
+        used = [sample(half.client_us for half in pair[side]) for side in SIDES]
+        table.row(f"half of {label}, us of CPU for a task", *used, used[0].over(used[1]))
 
 
 def sleep_us() -> float:
@@ -212,6 +224,7 @@ def main() -> None:
     logging.basicConfig(level=logging.CRITICAL)
     report = Report()
     waiting(report, asked)
+    loaded(report, asked)
     sleeping(report, asked)
     report.close(asked)
 

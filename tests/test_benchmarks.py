@@ -173,7 +173,7 @@ def test_idle_workers_of_both_sides_complete_each_task_that_comes_along() -> Non
 
 
 def test_a_worker_at_half_of_its_rate_completes_each_task() -> None:
-    assert len(latency.half_load("ours", 80).times) == 80 - latency.WARM
+    assert len(latency.half_load("ours asyncio", 80).times) == 80 - latency.WARM
 
 
 def test_idle_workers_stay_up() -> None:
