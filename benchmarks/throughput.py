@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--at-once", nargs="+", type=int, default=list(AT_ONCE))
     parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES])
-    parser.add_argument("--tasks", type=int, default=10_000, help="the most of one measurement")
+    parser.add_argument("--tasks", type=int, default=20_000, help="the most of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)

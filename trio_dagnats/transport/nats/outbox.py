@@ -145,13 +145,16 @@ class Outbox:
 
     def _take(self) -> list[Frame]:
         """Take the next frames, without those whose time is over (design 8.7)."""
-        now, batch = trio.current_time(), list[Frame]()
-        while self._frames and len(batch) < MAX_FRAMES:
-            frame = self._frames.popleft()
-            self._queued -= len(frame.body)
+        now, queue, batch = trio.current_time(), self._frames, list[Frame]()
+        taken = 0
+        for _ in range(min(len(queue), MAX_FRAMES)):
+            frame = queue.popleft()
+            taken += len(frame.body)
             if frame.not_after > now:
-                frame.sent_at = frame.sent_at or now
+                if not frame.sent_at:
+                    frame.sent_at = now
                 batch.append(frame)
+        self._queued -= taken
         if not self.full:
             self._room.unpark_all()
         return batch
