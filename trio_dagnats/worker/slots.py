@@ -260,6 +260,11 @@ class Slots:
 
     def _hand_out(self) -> None:
         """Promise what is free to those who wait, in their order."""
+        full = self.free <= 0
         for place in list(self._pullers):
-            if self._may_pull(place.whose):
-                place.serve(self._grant(place.whose))
+            share = place.whose
+            if full and share.backlog:  # for a hundred of them, a call for each would count
+                continue
+            if self._may_pull(share):
+                place.serve(self._grant(share))
+                full = self.free <= 0
