@@ -9,6 +9,7 @@ Comments (they are not shown) stand before the block that they are about, or aft
 """
 
 import ast
+import builtins
 import json
 import re
 from collections.abc import Iterator
@@ -60,7 +61,8 @@ class Played:
     def __init__(self, page: Path, harness: Harness) -> None:
         self.page = page
         self.harness = harness
-        self.names: dict[str, object] = {"__name__": "docs", "broker": harness.broker}
+        self.names: dict[str, object] = {"__name__": "docs", "__builtins__": builtins}
+        self.names["broker"] = harness.broker
         self.names["serve"] = self._serve
 
     async def play(self) -> None:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -64,13 +64,22 @@ class Steps(trio.abc.Instrument):
 @contextmanager
 def socket_counted(counts: Counter[str]) -> Iterator[None]:
     """Count what goes through the socket, and NATS's messages in it."""
-    send, receive = socket.socket.send, socket.socket.recv
+    receive, send, send_pieces = socket.socket.recv, socket.socket.send, socket.socket.sendmsg
+
+    def written(data: bytes) -> None:
+        counts["flushes"] += 1
+        counts["frames written"] += data.count(b"PUB ")
+        counts["bytes written"] += len(data)
 
     def counted_send(self: socket.socket, data: bytes, *flags: int) -> int:
         taken = send(self, data, *flags)
-        counts["flushes"] += 1
-        counts["frames written"] += bytes(data[:taken]).count(b"PUB ")
-        counts["bytes written"] += taken
+        written(bytes(data[:taken]))
+        return taken
+
+    def counted_send_pieces(self: socket.socket, pieces: Iterable[bytes]) -> int:
+        data = [*pieces]
+        taken = send_pieces(self, data)
+        written(b"".join(data)[:taken])
         return taken
 
     def counted_receive(self: socket.socket, size: int, *flags: int) -> bytes:
@@ -82,6 +91,7 @@ def socket_counted(counts: Counter[str]) -> Iterator[None]:
 
     with (
         patch.object(socket.socket, "send", counted_send),
+        patch.object(socket.socket, "sendmsg", counted_send_pieces),  # asyncio's, from 3.12 on
         patch.object(socket.socket, "recv", counted_receive),
     ):
         yield
