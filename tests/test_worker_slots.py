@@ -267,6 +267,21 @@ async def test_a_consumer_among_several_has_one_pull_open(
     assert scope.cancelled_caught
 
 
+async def test_a_pull_that_waits_for_the_one_before_it_can_be_cancelled() -> None:
+    slots = Slots(16)
+    share, _other = slots.share(None), slots.share(None)
+    batch = await promised(slots, share)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.promise, share)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    slots.returned(share, batch)
+
+    assert slots.free == 16
+    assert await promised(slots, share) == batch
+
+
 @pytest.mark.parametrize("consumers", [2, 5, 20])
 async def test_busy_consumers_share_the_slots(
     consumers: int, autojump_clock: trio.testing.MockClock
