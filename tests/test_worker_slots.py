@@ -282,6 +282,94 @@ async def test_a_pull_that_waits_for_the_one_before_it_can_be_cancelled() -> Non
     assert await promised(slots, share) == batch
 
 
+async def waits_for(slots: Slots, share: Share) -> trio.CancelScope:
+    """Let a consumer pull for at most an hour of virtual time."""
+    with trio.move_on_after(3600) as scope:
+        await slots.promise(share)
+    return scope
+
+
+async def test_a_resume_that_waits_for_its_own_limit_keeps_no_other_consumer_waiting(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slots = Slots(10)
+    limited, other = slots.share(1), consumer(slots, 5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        await promised(slots, limited)
+        assert slots.arrived(limited)
+        slots.suspend(limited)
+        await promised(slots, limited)
+        assert slots.arrived(limited)
+        nursery.start_soon(slots.resume, limited)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert not (await waits_for(slots, other)).cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_a_handed_back_message_held_goes_to_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    slots = Slots(2)
+    limited, other = consumer(slots, 5, limit=1), slots.share(None)
+    waited = []
+
+    async def pull() -> None:
+        waited.append(await waits_for(slots, other))
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        assert slots.arrived(other)
+        await promised(slots, limited)
+        assert slots.arrived(limited)
+        slots.suspend(limited)
+        assert await promised(slots, limited) == 1
+        other.backlog = 5
+        nursery.start_soon(pull)
+        await trio.testing.wait_all_tasks_blocked()
+        await slots.resume(limited)
+        slots.ended(other)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert not slots.arrived(limited)
+
+    assert not waited[0].cancelled_caught
+
+
+async def test_an_idle_consumer_whose_message_came_is_next(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It waited for a whole round of the busy ones otherwise, each with its full turn."""
+    slots = Slots(8)
+    busy = [consumer(slots, 1000) for _ in range(10)]
+    idle = slots.share(None)
+    served: list[Share] = []
+
+    async def pull(share: Share) -> None:
+        await slots.promise(share)
+        served.append(share)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slots.run)
+        assert await promised(slots, idle) == 1  # a standing credit, without a slot
+        nursery.start_soon(pull, idle)
+        assert await promised(slots, busy[0]) == 8
+        for _ in range(8):
+            assert slots.arrived(busy[0])
+        for share in busy[1:]:
+            nursery.start_soon(pull, share)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert not slots.arrived(idle)  # handed back
+        slots.ended(busy[0])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert served == [idle]
+
+
 @pytest.mark.parametrize("consumers", [2, 5, 20])
 async def test_busy_consumers_share_the_slots(
     consumers: int, autojump_clock: trio.testing.MockClock

@@ -192,9 +192,8 @@ class Service:
                     # take the whole ledger for itself.
                     found = await durables.all_found(self._broker)
                     consumers = [await self._consumer(h, found, start) for h in self._handlers]
-                    async with trio.open_nursery() as starting:
-                        for consumer in consumers:
-                            starting.start_soon(intake.start, consumer.run)
+                    for consumer in consumers:
+                        await intake.start(consumer.run)
                     await presence.announce()
                     self.ready = True
                     task_status.started()

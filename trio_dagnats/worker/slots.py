@@ -143,6 +143,7 @@ class Slots:
             return False
         if not self._may_run(share):
             share.backlog += 1  # also that one shall have a slot next time
+            self._wake()  # what its promise held may be another's
             return False
         share.running += 1
         self.running += 1
@@ -170,7 +171,10 @@ class Slots:
         self.ended(share)
 
     async def resume(self, share: Share) -> None:
-        """Take a slot again, before any new pull; waits only while all of them run.
+        """Take a slot again, before any new pull.
+
+        Waits only while all of them run, or as many of its consumer as the limit of that allows,
+        which keeps no other consumer waiting.
 
         Cancellation: the attempt is running again all the same (it has to clean up), which may
         exceed the capacity for that moment.
@@ -193,7 +197,7 @@ class Slots:
         self.running += 1
 
     def _may_pull(self, share: Share) -> bool:
-        if self._resuming or share.room <= 0:
+        if share.room <= 0:
             return False
         if len(self.shares) == 1:
             return self.free > 0 and share.open_pulls < MAX_OPEN_PULLS
@@ -237,8 +241,8 @@ class Slots:
         if share.standing:
             share.standing = False
             self.standing -= 1
-        if share.behind:
-            share.behind[0].move(self._pullers, first=share.turn > 0)
+        if share.behind:  # one that was idle comes next: a message of its own has just come
+            share.behind[0].move(self._pullers, first=share.turn > 0 or not share.in_turn)
 
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""

@@ -147,7 +147,7 @@ class Outbox:
         """Take the next frames, without those whose time is over (design 8.7)."""
         now, queue, batch = trio.current_time(), self._frames, list[Frame]()
         taken = 0
-        for _ in range(min(len(queue), MAX_FRAMES)):
+        while queue and len(batch) < MAX_FRAMES:
             frame = queue.popleft()
             taken += len(frame.body)
             if frame.not_after > now:
