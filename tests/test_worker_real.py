@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,10 +11,14 @@ import nats
 import pytest
 import trio
 import trio_asyncio
+from nats.aio.client import Client as NatsClient
 
 from trio_dagnats import Client, TaskContext, Worker, Workflow
+from trio_dagnats.errors import ConnectError
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
+from trio_dagnats.transport.nats.connection import _Connection
+from trio_dagnats.transport.nats.link import Link
 
 PATIENCE = 30.0
 TASK = b'{"run_id":"r","step_id":"s"}'
@@ -34,7 +38,7 @@ class CancelAt(trio.abc.Instrument):
             self._scope.cancel()
 
 
-def noop_worker(url: str) -> Worker:
+def noop_worker(url: str | NatsClient) -> Worker:
     worker = Worker(url)
 
     @worker.handle("t")
@@ -94,6 +98,52 @@ async def test_a_start_on_a_connected_client_may_be_cancelled(url: str) -> None:
                     trio.lowlevel.remove_instrument(counting)
         assert client.is_connected
         await trio_asyncio.aio_as_trio(client.close)()
+
+
+async def test_a_connection_that_is_closed_under_a_worker_ends_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its drain finds nobody who answers; everything that it asks for has its deadline."""
+    closes: list[Callable[[], Awaitable[None]]] = []
+    make_link = _Connection._make_link
+
+    def remember(self: _Connection, loop: trio_asyncio.TrioEventLoop) -> Link:
+        link = make_link(self, loop)
+        closes.append(trio_asyncio.aio_as_trio(self._client.close, loop=loop))
+        return link
+
+    monkeypatch.setattr(_Connection, "_make_link", remember)
+    worker, started = Worker(url), trio.Event()
+
+    @worker.handle("t")
+    async def handler(ctx: TaskContext) -> None:
+        started.set()
+        await trio.sleep_forever()
+
+    async with open_broker(url) as broker:
+        await broker.store("task.t.r", TASK, deadline=trio.current_time() + PATIENCE)
+
+    async def serve() -> None:
+        async with worker:
+            await started.wait()
+            await closes[-1]()
+            await trio.sleep_forever()
+
+    with trio.fail_after(PATIENCE), pytest.raises(ConnectError, match="ended for good"):
+        await serve()
+
+
+async def test_a_client_that_is_closed_under_a_worker_ends_it(url: str) -> None:
+    async with trio_asyncio.open_loop():
+        client = await trio_asyncio.aio_as_trio(nats.connect)(url)
+
+        async def serve() -> None:
+            async with noop_worker(client):
+                await trio_asyncio.aio_as_trio(client.close)()
+                await trio.sleep_forever()
+
+        with trio.fail_after(PATIENCE), pytest.raises(ConnectError, match="was closed"):
+            await serve()
 
 
 async def test_a_worker_under_a_timeout_of_the_caller_s_hands_back_and_goes(url: str) -> None:

@@ -199,8 +199,18 @@ def plain(error: BaseException, own: BaseException | None = None) -> BaseExcepti
     """
     if isinstance(own, BaseExceptionGroup) and _leaves(error) == _leaves(own):
         return own  # trio may have copied the group on its way
+    error = _without_consequences(error)
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    return error
+
+
+def _without_consequences(error: BaseException) -> BaseException:
+    """Leave out what a connection that has ended has made of everything that was asked on it."""
+    if isinstance(error, BaseExceptionGroup):
+        ended, rest = error.split(ConnectError)
+        if ended is not None and rest is not None and rest.split(BrokerError)[1] is None:
+            return ended
     return error
 
 

@@ -50,6 +50,7 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
         nursery.start_soon(holder.run)
         try:
             await holder.ready.wait()  # as in ``connection.dial``
+            nursery.start_soon(holder.watch)
             yield NatsBroker(link)
         finally:
             holder.leave()
@@ -63,11 +64,23 @@ class _Holder:
         self._path = path
         self._link = link
         self._scope = trio.CancelScope(shield=True)
+        self._watching = trio.CancelScope()
         self.ready = trio.Event()
 
     def leave(self) -> None:
         """End the tasks; the client stays connected."""
+        self._watching.cancel()
         self._scope.cancel()
+
+    async def watch(self) -> None:
+        """End the block if the client is closed; as in ``connection``.
+
+        Raises:
+            ConnectError: the client was closed under us.
+        """
+        with self._watching:
+            await self._path.closed.wait()
+            raise ConnectError("the nats-py client was closed while it was in use")
 
     async def run(self) -> None:
         """Move frames and watch for reconnects, until :meth:`leave`."""
@@ -97,6 +110,7 @@ class BorrowedPath:
         self._loop = loop
         self._link = link
         self._subscriptions: dict[int, Subscription] = {}
+        self.closed = trio.Event()
         self._reconnects = int(client.stats["reconnects"])
 
     @property
@@ -139,10 +153,14 @@ class BorrowedPath:
             route.deliver(_incoming(message))
 
         subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
-        with _unbroken():
-            self._subscriptions[route.sid] = await subscribe(
-                route.subject, route.queue, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0
-            )
+        limits = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
+        try:
+            with _unbroken():
+                self._subscriptions[route.sid] = await subscribe(
+                    route.subject, route.queue, cb=deliver, **limits
+                )
+        except nats.errors.Error as error:  # it is being closed, which :meth:`watch` notices
+            log.debug("not subscribed to %s: %s", route.subject, error)
 
     async def unsubscribe(self, route: Route) -> None:
         """Drain the subscription: it is kept until the server's PONG, so nothing is lost."""
@@ -162,19 +180,14 @@ class BorrowedPath:
         await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
 
     async def watch(self, link: Link) -> None:
-        """Notice reconnects of the client, and its end.
-
-        Raises:
-            ConnectError: the client was closed under us.
-        """
-        while True:
+        """Notice reconnects of the client, until its end."""
+        while not self._client.is_closed:
             await trio.sleep(LOOK)
-            if self._client.is_closed:
-                raise ConnectError("the nats-py client was closed while it was in use")
             reconnects = int(self._client.stats["reconnects"])
             if reconnects != self._reconnects and self.writable:
                 self._reconnects = reconnects
                 link.reconnected()
+        self.closed.set()
 
     async def end(self, link: Link) -> None:
         """Send what is queued and end our subscriptions; the client stays as it was."""

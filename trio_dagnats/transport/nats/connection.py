@@ -57,6 +57,7 @@ async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBr
         try:
             # Not ``nursery.start``: cancelled in there, nobody could end the shielded task.
             await connection.ready.wait()
+            nursery.start_soon(connection.watch)
             yield connection.broker
         finally:
             connection.leave()
@@ -73,6 +74,7 @@ class _Connection:
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)
         self._scope = trio.CancelScope(shield=True)
+        self._watching = trio.CancelScope()
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
         self._closed = trio.Event()
@@ -81,14 +83,29 @@ class _Connection:
         self._path: OwnPath | None = None
 
     def leave(self) -> None:
-        """End the connection's task; called when the block's body has ended."""
+        """End the connection's tasks; called when the block's body has ended."""
+        self._watching.cancel()
         self._scope.cancel()
+
+    async def watch(self) -> None:
+        """End the block if the connection ends; its tasks stay until the body has ended.
+
+        What the body still asks for then has its deadline, which they keep.
+
+        Raises:
+            ConnectError: the connection ended for good.
+        """
+        with self._watching:
+            await self._closed.wait()
+            raise ConnectError(
+                f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
+            )
 
     async def run(self) -> None:
         """Hold the connection until :meth:`leave`.
 
         Raises:
-            ConnectError: no usable server in time, or the connection ended for good.
+            ConnectError: no usable server in time.
         """
         protect_loop()
         async with trio_asyncio.open_loop() as loop:
@@ -125,10 +142,6 @@ class _Connection:
             await link.open(nursery)
             await self._check(link)
             self.ready.set()
-            await self._closed.wait()
-            raise ConnectError(
-                f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
-            )
 
     async def _check(self, link: Link) -> None:
         """Make sure that the hooks work: a message of ours must come back through them."""
