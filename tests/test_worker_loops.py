@@ -198,10 +198,8 @@ async def lenient_loop(ctx: TaskContext, state: Lenient) -> Continue[Lenient] | 
     return f"{state.notes} {state.budget}"
 
 
-async def across_a_deploy(
-    harness: Harness, *loops: Callable[..., object], seconds: float
-) -> tuple[Run, RunStatus]:
-    """Run a loop whose worker is replaced, each version serving for so many seconds."""
+async def across_a_deploy(harness: Harness, *loops: Callable[..., object]) -> tuple[Run, RunStatus]:
+    """Run a loop whose worker is replaced every five seconds; the last one sees its end."""
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
         await client.register(loop_of())
         run = await client.start("w", {"notes": []})
@@ -209,14 +207,16 @@ async def across_a_deploy(
             worker = Worker(harness.broker, grace=0)
             worker.agent_loop("loop", loop)
             async with worker:
-                await trio.sleep(seconds)
-        return run, await run.status()
+                if loop is loops[-1]:
+                    return run, (await run.wait()).status
+                await trio.sleep(5)
+        raise AssertionError("there is a last one")
 
 
 async def test_a_stored_state_that_a_new_model_can_read_goes_on(
     autojump_clock: MockClock, harness: Harness
 ) -> None:
-    run, status = await across_a_deploy(harness, lenient_loop, seconds=5)
+    run, status = await across_a_deploy(harness, lenient_loop)
 
     assert status is RunStatus.COMPLETED
     assert await output(harness, run) == "['one'] 7"
@@ -225,7 +225,7 @@ async def test_a_stored_state_that_a_new_model_can_read_goes_on(
 async def test_a_stored_state_that_a_new_model_cannot_read_waits_for_a_version_that_can(
     autojump_clock: MockClock, harness: Harness
 ) -> None:
-    run, status = await across_a_deploy(harness, new_loop, lenient_loop, seconds=5)
+    run, status = await across_a_deploy(harness, new_loop, lenient_loop)
 
     assert status is RunStatus.COMPLETED
     assert await output(harness, run) == "['one'] 7"
@@ -234,7 +234,7 @@ async def test_a_stored_state_that_a_new_model_cannot_read_waits_for_a_version_t
 async def test_a_stored_state_that_nobody_can_read_fails_the_step_and_is_kept(
     autojump_clock: MockClock, harness: Harness
 ) -> None:
-    run, status = await across_a_deploy(harness, new_loop, seconds=200)
+    run, status = await across_a_deploy(harness, new_loop)
 
     assert status is RunStatus.FAILED
     with pytest.raises(RunFailed, match=r"state\.budget: Field required; it is kept"):
