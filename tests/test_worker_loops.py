@@ -198,19 +198,22 @@ async def lenient_loop(ctx: TaskContext, state: Lenient) -> Continue[Lenient] | 
     return f"{state.notes} {state.budget}"
 
 
+def worker_of(harness: Harness, loop: Callable[..., object]) -> Worker:
+    worker = Worker(harness.broker, grace=0)
+    worker.agent_loop("loop", loop)
+    return worker
+
+
 async def across_a_deploy(harness: Harness, *loops: Callable[..., object]) -> tuple[Run, RunStatus]:
     """Run a loop whose worker is replaced every five seconds; the last one sees its end."""
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
         await client.register(loop_of())
         run = await client.start("w", {"notes": []})
-        for loop in (old_loop, *loops):
-            worker = Worker(harness.broker, grace=0)
-            worker.agent_loop("loop", loop)
-            async with worker:
-                if loop is loops[-1]:
-                    return run, (await run.wait()).status
+        for loop in (old_loop, *loops[:-1]):
+            async with worker_of(harness, loop):
                 await trio.sleep(5)
-        raise AssertionError("there is a last one")
+        async with worker_of(harness, loops[-1]):
+            return run, (await run.wait()).status
 
 
 async def test_a_stored_state_that_a_new_model_can_read_goes_on(

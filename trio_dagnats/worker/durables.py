@@ -52,16 +52,14 @@ async def ensure(broker: Broker, handler: Handler, found: Sequence[ConsumerState
     clash = consumer_clash((handler.task_type, handler.group), durables)
     if clash is not None:
         raise UsageError(clash)
-    live = next((c for c in found if c.durable == spec.durable), None)
-    if live is not None and _fits(live, spec):
-        return live
     try:
-        return await broker.ensure_consumer(_merged(live, spec), deadline=deadline)
+        state, _ = await _shape(broker, spec, found, deadline)
     except Conflict as error:
         raise UsageError(
             f"the server refuses the consumer of task type {handler.task_type!r}: {error}; another "
             "consumer's filter overlaps it"
         ) from error
+    return state
 
 
 async def all_found(broker: Broker) -> Sequence[ConsumerState]:
@@ -88,11 +86,18 @@ async def restore(broker: Broker, handler: Handler, found: Sequence[ConsumerStat
         BrokerError: the server did not answer, or refused.
     """
     spec, deadline = spec_of(handler), trio.current_time() + PATIENCE
+    _, changed = await _shape(broker, spec, found, deadline)
+    return changed
+
+
+async def _shape(
+    broker: Broker, spec: ConsumerSpec, found: Sequence[ConsumerState], deadline: float
+) -> tuple[ConsumerState, bool]:
+    """Make a durable what it has to be; return it, and whether there was anything to do."""
     live = next((c for c in found if c.durable == spec.durable), None)
     if live is not None and _fits(live, spec):
-        return False
-    await broker.ensure_consumer(_merged(live, spec), deadline=deadline)
-    return True
+        return live, False
+    return await broker.ensure_consumer(_merged(live, spec), deadline=deadline), True
 
 
 def _fits(live: ConsumerState, spec: ConsumerSpec) -> bool:

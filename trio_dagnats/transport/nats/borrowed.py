@@ -17,11 +17,12 @@ import trio_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import ConnectionClosedError, ConnectionDrainingError
 
 from trio_dagnats.errors import ConnectError, UsageError
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
-from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
+from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link, held
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
@@ -45,15 +46,8 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
         )
     link = Link(partial(BorrowedPath, client, loop), FOREVER)
     assert isinstance(link.path, BorrowedPath)
-    async with trio.open_nursery() as nursery:
-        holder = _Holder(link.path, link)
-        nursery.start_soon(holder.run)
-        try:
-            await holder.ready.wait()  # as in ``connection.dial``
-            nursery.start_soon(holder.watch)
-            yield NatsBroker(link)
-        finally:
-            holder.leave()
+    async with held(_Holder(link.path, link)):
+        yield NatsBroker(link)
 
 
 @final
@@ -64,23 +58,16 @@ class _Holder:
         self._path = path
         self._link = link
         self._scope = trio.CancelScope(shield=True)
-        self._watching = trio.CancelScope()
         self.ready = trio.Event()
 
     def leave(self) -> None:
         """End the tasks; the client stays connected."""
-        self._watching.cancel()
         self._scope.cancel()
 
     async def watch(self) -> None:
-        """End the block if the client is closed; as in ``connection``.
-
-        Raises:
-            ConnectError: the client was closed under us.
-        """
-        with self._watching:
-            await self._path.closed.wait()
-            raise ConnectError("the nats-py client was closed while it was in use")
+        """See ``link.Holder``."""
+        await self._path.closed.wait()
+        raise ConnectError("the nats-py client was closed while it was in use")
 
     async def run(self) -> None:
         """Move frames and watch for reconnects, until :meth:`leave`."""
@@ -153,14 +140,17 @@ class BorrowedPath:
             route.deliver(_incoming(message))
 
         subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
-        limits = {"pending_msgs_limit": 0, "pending_bytes_limit": 0}
         try:
             with _unbroken():
                 self._subscriptions[route.sid] = await subscribe(
-                    route.subject, route.queue, cb=deliver, **limits
+                    route.subject,
+                    route.queue,
+                    cb=deliver,
+                    pending_msgs_limit=0,
+                    pending_bytes_limit=0,
                 )
-        except nats.errors.Error as error:  # it is being closed, which :meth:`watch` notices
-            log.debug("not subscribed to %s: %s", route.subject, error)
+        except (ConnectionClosedError, ConnectionDrainingError):  # as :meth:`watch` notices
+            log.debug("not subscribed to %s: the client is closed", route.subject)
 
     async def unsubscribe(self, route: Route) -> None:
         """Drain the subscription: it is kept until the server's PONG, so nothing is lost."""

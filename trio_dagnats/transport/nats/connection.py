@@ -23,7 +23,7 @@ from nats.aio.client import Client
 from trio_dagnats.errors import ConnectError, NotStored
 from trio_dagnats.transport.nats.borrowed import BorrowedPath
 from trio_dagnats.transport.nats.broker import NatsBroker
-from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.link import Link, held
 from trio_dagnats.transport.nats.own_path import OwnPath
 from trio_dagnats.transport.nats.private import HookedClient, PlainText, hooks_fit, protect_loop
 from trio_dagnats.transport.options import ConnectOptions, shown
@@ -52,15 +52,8 @@ async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBr
         log.warning("this nats-py is not one that the fast path knows; using its public calls")
         fast = False
     connection = _Connection(urls, options, fast=fast)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.run)
-        try:
-            # Not ``nursery.start``: cancelled in there, nobody could end the shielded task.
-            await connection.ready.wait()
-            nursery.start_soon(connection.watch)
-            yield connection.broker
-        finally:
-            connection.leave()
+    async with held(connection):
+        yield connection.broker
 
 
 @final
@@ -74,7 +67,6 @@ class _Connection:
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)
         self._scope = trio.CancelScope(shield=True)
-        self._watching = trio.CancelScope()
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
         self._closed = trio.Event()
@@ -83,23 +75,15 @@ class _Connection:
         self._path: OwnPath | None = None
 
     def leave(self) -> None:
-        """End the connection's tasks; called when the block's body has ended."""
-        self._watching.cancel()
+        """End the connection's task; called when the block's body has ended."""
         self._scope.cancel()
 
     async def watch(self) -> None:
-        """End the block if the connection ends; its tasks stay until the body has ended.
-
-        What the body still asks for then has its deadline, which they keep.
-
-        Raises:
-            ConnectError: the connection ended for good.
-        """
-        with self._watching:
-            await self._closed.wait()
-            raise ConnectError(
-                f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
-            )
+        """See ``link.Holder``."""
+        await self._closed.wait()
+        raise ConnectError(
+            f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
+        )
 
     async def run(self) -> None:
         """Hold the connection until :meth:`leave`.

@@ -113,3 +113,49 @@ class Link:
             self.routes.remove(route)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE):
                 await self.path.unsubscribe(route)
+
+
+class Holder(Protocol):
+    """What keeps a connection.
+
+    Attributes:
+        ready: set once it can be used.
+    """
+
+    ready: trio.Event
+
+    async def run(self) -> None:
+        """Do the connection's work until :meth:`leave`, shielded from the caller."""
+        ...
+
+    async def watch(self) -> None:
+        """Wait until the connection has ended for good, if ever.
+
+        Raises:
+            ConnectError: it has.
+        """
+        ...
+
+    def leave(self) -> None:
+        """End :meth:`run`."""
+        ...
+
+
+@asynccontextmanager
+async def held(holder: Holder) -> AsyncIterator[None]:
+    """Keep a connection for the length of a block, which ends if the connection does.
+
+    Its work goes on until the block's body has ended: what that still asks for in its clean-up has
+    a deadline, which is kept there.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(holder.run)
+        try:
+            # Not ``nursery.start``: cancelled in there, nobody could end the shielded task.
+            await holder.ready.wait()
+            async with trio.open_nursery() as watched:
+                watched.start_soon(holder.watch)
+                yield
+                watched.cancel_scope.cancel()
+        finally:
+            holder.leave()
