@@ -46,8 +46,8 @@ from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import parse_event
-from trio_dagnats.worker.aging import Nursling
-from trio_dagnats.worker.runwatch import RunWatch
+from trio_dagnats.worker.attempts.timers import Nursling
+from trio_dagnats.worker.engine.run_watch import RunWatch
 
 BAR_MS = 50.0
 BAR_PERCENT = 5.0

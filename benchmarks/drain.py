@@ -43,7 +43,7 @@ from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, BUCKET_WORKERS
-from trio_dagnats.worker.overrun import HARD_EXIT_CODE
+from trio_dagnats.worker.drain.overrun import HARD_EXIT_CODE
 
 ACK_WAIT = 5.0
 """Short, so that what a hard exit leaves to its lease comes back soon."""

@@ -24,11 +24,11 @@ from functools import partial
 import trio
 
 from trio_dagnats import Client, Continue, Run, TaskContext, Worker, Workflow
+from trio_dagnats.attempt.loop_state import read_state
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Message
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, checkpoint_key, kv_subject
-from trio_dagnats.worker.loopstate import read_state
 
 ACK_WAIT = 2.0
 WORK = 0.05

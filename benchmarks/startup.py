@@ -21,7 +21,8 @@ from trio_dagnats.local import Server
 SIDES = ("ours", "asyncio", "trio-asyncio")
 IMPORTS = {
     "ours": "import trio, trio_dagnats; trio_dagnats.Worker",
-    "ours, connected": "import trio, trio_dagnats.transport.nats.connection; trio_dagnats.Worker",
+    "ours, connected": "import trio\n"
+    "import trio_dagnats.transport.nats_py.connection; trio_dagnats.Worker",
     "trio": "import trio",
     "asyncio": "import asyncio, json, nats",
     "trio-asyncio": "import json, nats, trio, trio_asyncio",

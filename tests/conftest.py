@@ -12,7 +12,7 @@ from contract_bench import Bench, Sink
 
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.nats.connection import PUBLIC_PATH
+from trio_dagnats.transport.nats_py.connection import PUBLIC_PATH
 from trio_dagnats.transport.port import Broker
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

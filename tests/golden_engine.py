@@ -8,11 +8,11 @@ from itertools import count
 from golden_files import Scenario, Sent, line, load
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.local.engine import core
-from trio_dagnats.local.engine.core import HANDLED, Applied
-from trio_dagnats.local.engine.messages import render
-from trio_dagnats.local.engine.state import Kind, RunState
-from trio_dagnats.local.engine.supported import check_supported
+from trio_dagnats.local.engine.core import transitions
+from trio_dagnats.local.engine.core.messages import render
+from trio_dagnats.local.engine.core.state import Kind, RunState
+from trio_dagnats.local.engine.core.supported import check_supported
+from trio_dagnats.local.engine.core.transitions import HANDLED, Applied
 from trio_dagnats.wire.events import EventType, parse_event
 from trio_dagnats.wire.workflow import WorkflowDef
 
@@ -79,16 +79,16 @@ class Feeding:
             event = replace(event, payload=json.dumps(sent.body["payload"] | output).encode())
         what = Applied(event=event, sequence=sequence, msg_id=sent.msg_id, time_ns=time_ns)
         if run_id in self._runs:
-            self._take(core.apply(self._runs[run_id], what, self._nonce))
+            self._take(transitions.apply(self._runs[run_id], what, self._nonce))
         elif sent.type in {EventType.WORKFLOW_STARTED, EventType.WORKFLOW_SPAWN}:
-            self._take(core.start(self._start(sent), what, self._nonce))
+            self._take(transitions.start(self._start(sent), what, self._nonce))
 
-    def _start(self, sent: Sent) -> core.Start:
+    def _start(self, sent: Sent) -> transitions.Start:
         payload = sent.body["payload"]
         given = payload.get("input")
         if sent.type == EventType.WORKFLOW_SPAWN:
             child = load(payload["child_workflow"])
-            return core.Start(
+            return transitions.Start(
                 definition=WorkflowDef.read(child.workflow),
                 given=given,
                 parent_run_id="$RUN",
@@ -97,7 +97,7 @@ class Feeding:
             )
         definition = WorkflowDef.read(payload["workflow_def"])
         check_supported(definition)
-        return core.Start(definition=definition, given=given)
+        return transitions.Start(definition=definition, given=given)
 
     def _fire_what_caused(self, sent: Sent, run_id: str) -> None:
         """Fire the timer that this message is the effect of, if there is one."""
@@ -110,13 +110,13 @@ class Feeding:
             ours = next((i for i in timers if f".{kind}" in i), "")
         if ours:
             now_ns = START_NS + next(self._sequences) * STEP_NS
-            self._take(core.fire(self._runs[run_id], ours, now_ns, self._nonce))
+            self._take(transitions.fire(self._runs[run_id], ours, now_ns, self._nonce))
 
     def _pass_deadline(self, sent: Sent) -> None:
         """Let the run's deadline pass where it did: before the late completion."""
         timer = next((i for i in self._timers("$RUN") if i.endswith(".run_timeout")), "")
         if timer and sent.type == EventType.STEP_COMPLETED:
-            self._take(core.fire(self.state, timer, START_NS + 2 * 10**9, self._nonce))
+            self._take(transitions.fire(self.state, timer, START_NS + 2 * 10**9, self._nonce))
             cancelled = {"type": "workflow.cancelled", "run_id": "$RUN"}
             self._apply(Sent("history.$RUN", "", {}, cancelled), "$RUN")
 

@@ -8,7 +8,7 @@ from golden_engine import Feeding, expected, outline, refusal
 from golden_files import SCENARIOS, load
 from test_golden_worker import keys
 
-from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.local.engine.core.state import RunState
 
 LATER = {"capability": "the capability 'control-plane'", "sticky": "sticky"}
 """Scenarios that need what the local engine refuses (for now), and what it says."""

@@ -16,7 +16,7 @@ import trio
 from trio_dagnats import Client, Run, TaskContext, Worker, Workflow
 from trio_dagnats.client import RunStatus, StepStatus
 from trio_dagnats.local import LocalEngine, Server
-from trio_dagnats.transport.nats.connection import PUBLIC_PATH
+from trio_dagnats.transport.nats_py.connection import PUBLIC_PATH
 
 SCRIPT = Path(__file__).with_name("worker_process.py")
 IN_FLIGHT = 50

@@ -14,7 +14,7 @@ from trio_dagnats import Client, ConnectOptions, TaskContext, Worker, Workflow
 from trio_dagnats.errors import ConnectError, UsageError
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.nats import connection
+from trio_dagnats.transport.nats_py import connection
 
 
 async def test_what_is_stored_during_an_outage_arrives_once(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import pytest
 
 from trio_dagnats.transport.nats.frames import LARGE, Frame, Incoming, encode
 from trio_dagnats.transport.nats.parsing import acknowledgements, take_messages
-from trio_dagnats.transport.nats.private import HookedClient
 from trio_dagnats.transport.nats.routes import FIRST_SID, Acks, Routes
+from trio_dagnats.transport.nats_py.private import HookedClient
 
 SID = b"%d" % FIRST_SID
 HEAD = b"NATS/1.0 503 Nobody\r\nA: b\r\n\r\n"

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.testing import Harness
-from trio_dagnats.worker.watchdog import process_stood
+from trio_dagnats.worker.observe.watchdog import process_stood
 
 PATIENCE = 10.0
 LOGGER = logging.getLogger("trio_dagnats.worker")

@@ -9,13 +9,13 @@ import trio.testing
 from trio.testing import MockClock
 
 from trio_dagnats import TaskContext, Worker
+from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.testing import Harness
 from trio_dagnats.transport.port import Posted, Record
 from trio_dagnats.wire.events import cancelled
 from trio_dagnats.wire.names import TASK_QUEUES
-from trio_dagnats.worker import entrance
-from trio_dagnats.worker.entrance import PER_TURN, Entrance
-from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.execution import admission
+from trio_dagnats.worker.execution.admission import PER_TURN, Entrance
 
 
 @dataclass(eq=False)
@@ -139,7 +139,7 @@ async def test_what_is_ended_in_line_is_handed_back(
 async def test_what_stands_in_line_for_long_keeps_its_lease_and_hears_of_its_run(
     autojump_clock: MockClock, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entrance, "PER_TURN", 0)  # nobody begins
+    monkeypatch.setattr(admission, "PER_TURN", 0)  # nobody begins
     worker = Worker(harness.broker, grace=0)
     worker.handle("t", nothing, ack_wait=30)
 

@@ -17,8 +17,8 @@ from trio_dagnats import Client, TaskContext, Worker, Workflow
 from trio_dagnats.errors import ConnectError
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.nats.connection import _Connection
 from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats_py.connection import _Connection
 
 PATIENCE = 30.0
 TASK = b'{"run_id":"r","step_id":"s"}'

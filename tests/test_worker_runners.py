@@ -10,9 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from trio_dagnats import Fatal, TaskContext, Worker
+from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.testing import Harness
-from trio_dagnats.worker.attempt import Attempt
-from trio_dagnats.worker.reasons import CancelReason
+from trio_dagnats.worker.attempts.attempt import Attempt
 
 seen: ContextVar[str] = ContextVar("seen", default="")
 listed: ContextVar[list[int]] = ContextVar("listed")

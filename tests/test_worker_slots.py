@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from trio_dagnats.worker.slots import Share, Slots
-from trio_dagnats.worker.turns import WORTH
+from trio_dagnats.worker.intake.pull_sizes import WORTH
+from trio_dagnats.worker.intake.slots import Share, Slots
 
 
 async def promised(slots: Slots, share: Share) -> int:

@@ -10,7 +10,7 @@ from trio_dagnats import CancelReason, Client, Inbox, TaskContext, Worker
 from trio_dagnats.errors import Missing, UsageError
 from trio_dagnats.local.engine import resources
 from trio_dagnats.testing import Harness, MemoryBroker, MemoryServer
-from trio_dagnats.worker.signals import SignalRegister
+from trio_dagnats.worker.engine.signal_register import SignalRegister
 
 RUN = "run-1"
 """The run of a harness's first task."""

@@ -15,7 +15,7 @@ from trio_dagnats.client import AttemptTree, Place, Stands, TaskTree
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.testing import Harness, MemoryBroker
 from trio_dagnats.wire import micro
-from trio_dagnats.worker.trees import MOST_TASKS
+from trio_dagnats.worker.observe.task_trees import MOST_TASKS
 
 PATIENCE = 10.0
 

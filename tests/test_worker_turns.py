@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_dagnats.worker.turns import PACE_SPAN, ROUND, WORTH, Pace, turn
+from trio_dagnats.worker.intake.pull_sizes import PACE_SPAN, ROUND, WORTH, Pace, turn
 
 CAPACITIES = (1, 8, 64, 256, 1000)
 BUSY = (1, 2, 3, 10, 100, 1000)

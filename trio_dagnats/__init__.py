@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_dagnats.attempt.reasons import CancelReason
     from trio_dagnats.client import Client, Retry, Run, Workflow
     from trio_dagnats.errors import (
         DagnatsError,
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     )
     from trio_dagnats.transport import ConnectOptions
     from trio_dagnats.wire.registration import WorkerRegistration
-    from trio_dagnats.worker.adapters import Continue
-    from trio_dagnats.worker.context import TaskContext
-    from trio_dagnats.worker.ledger import LedgerLine
-    from trio_dagnats.worker.reasons import CancelReason
-    from trio_dagnats.worker.steering import Inbox
+    from trio_dagnats.worker.context.context import TaskContext
+    from trio_dagnats.worker.context.steering import Inbox
+    from trio_dagnats.worker.drain.ledger import LedgerLine
+    from trio_dagnats.worker.handlers.adapters import Continue
     from trio_dagnats.worker.telemetry import Telemetry
     from trio_dagnats.worker.worker import Worker
 
@@ -73,11 +73,11 @@ _HOMES = {
     ),
     "transport": ("ConnectOptions",),
     "wire.registration": ("WorkerRegistration",),
-    "worker.adapters": ("Continue",),
-    "worker.context": ("TaskContext",),
-    "worker.ledger": ("LedgerLine",),
-    "worker.reasons": ("CancelReason",),
-    "worker.steering": ("Inbox",),
+    "worker.handlers.adapters": ("Continue",),
+    "worker.context.context": ("TaskContext",),
+    "worker.drain.ledger": ("LedgerLine",),
+    "attempt.reasons": ("CancelReason",),
+    "worker.context.steering": ("Inbox",),
     "worker.telemetry": ("Telemetry",),
     "worker.worker": ("Worker",),
 }

@@ -49,7 +49,7 @@ async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterato
         raise UsageError("no server URL given; write nats://host:4222")
     checked = [check_url(url) for url in urls]
     # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
-    from trio_dagnats.transport.nats.connection import dial  # noqa: PLC0415
+    from trio_dagnats.transport.nats_py.connection import dial  # noqa: PLC0415
 
     async with _plainly(dial(checked, options or ConnectOptions())) as broker:
         yield broker
@@ -63,7 +63,7 @@ async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIter
         raise UsageError(
             f"{type(client).__name__} is no server URL, no list of URLs and no nats-py client"
         )
-    from trio_dagnats.transport.nats.borrowed import borrow  # noqa: PLC0415 - see above
+    from trio_dagnats.transport.nats_py.borrowed import borrow  # noqa: PLC0415 - see above
 
     async with _plainly(borrow(client)) as broker:
         yield broker

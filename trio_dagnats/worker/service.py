@@ -21,35 +21,36 @@ from typing import final
 
 import trio
 
+from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport.port import Broker, ConsumerState, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
-from trio_dagnats.worker import durables, express
-from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
-from trio_dagnats.worker.attempt import Attempt
-from trio_dagnats.worker.consume import Consumer, StartAttempt
-from trio_dagnats.worker.duties import begin_duties
-from trio_dagnats.worker.engine_facts import EngineFacts
-from trio_dagnats.worker.entrance import Entrance
-from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Handler
-from trio_dagnats.worker.hub import Hub
-from trio_dagnats.worker.ledger import LedgerLine, line_of
-from trio_dagnats.worker.micro import MicroService
-from trio_dagnats.worker.overrun import Overrun
-from trio_dagnats.worker.presence import Presence
-from trio_dagnats.worker.reasons import CancelReason
-from trio_dagnats.worker.receive import parse
-from trio_dagnats.worker.runners import Runners
-from trio_dagnats.worker.runwatch import RunWatch
-from trio_dagnats.worker.settle import Settler
-from trio_dagnats.worker.signals import READS_AT_ONCE
-from trio_dagnats.worker.slots import Slots
-from trio_dagnats.worker.standstill import Standstills
-from trio_dagnats.worker.stores import StepStore
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.attempts.shared import Hub
+from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, Nursling
+from trio_dagnats.worker.attempts.upkeep import begin_duties
+from trio_dagnats.worker.directory import Presence
+from trio_dagnats.worker.drain.ledger import LedgerLine, line_of
+from trio_dagnats.worker.drain.overrun import Overrun
+from trio_dagnats.worker.engine.facts import EngineFacts
+from trio_dagnats.worker.engine.run_watch import RunWatch
+from trio_dagnats.worker.engine.settle import Settler
+from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
+from trio_dagnats.worker.engine.step_store import StepStore
+from trio_dagnats.worker.execution import fast_path
+from trio_dagnats.worker.execution.admission import Entrance
+from trio_dagnats.worker.execution.task_pool import Runners
+from trio_dagnats.worker.execution.triage import parse
+from trio_dagnats.worker.handlers.handler import MAX_CONCURRENCY, Handler
+from trio_dagnats.worker.intake import durables
+from trio_dagnats.worker.intake.consume import Consumer, StartAttempt
+from trio_dagnats.worker.intake.slots import Slots
+from trio_dagnats.worker.observe.micro_service import MicroService
+from trio_dagnats.worker.observe.stalled import Standstills
+from trio_dagnats.worker.observe.watchdog import Watchdog
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
-from trio_dagnats.worker.watchdog import Watchdog
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -244,7 +245,7 @@ class Service:
             silent=isinstance(self._telemetry, NoTelemetry),
             pipelined=self._pipelined,
             slots=self._slots,
-            entrance=Entrance(express.begin),
+            entrance=Entrance(fast_path.begin),
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
             watch=RunWatch(self._broker, helpers),

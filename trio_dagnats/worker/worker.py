@@ -13,12 +13,12 @@ import trio
 from trio_dagnats.errors import UsageError, plain
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.wire.names import check_worker_id
-from trio_dagnats.worker import adapters
-from trio_dagnats.worker.handlers import Registry
-from trio_dagnats.worker.interrupts import Interrupts
-from trio_dagnats.worker.ledger import LedgerLine
-from trio_dagnats.worker.presence import describe
-from trio_dagnats.worker.register import Adapt, HandleOptions, register
+from trio_dagnats.worker.directory import describe
+from trio_dagnats.worker.drain.interrupts import Interrupts
+from trio_dagnats.worker.drain.ledger import LedgerLine
+from trio_dagnats.worker.handlers import adapters
+from trio_dagnats.worker.handlers.handler import Registry
+from trio_dagnats.worker.handlers.register import Adapt, HandleOptions, register
 from trio_dagnats.worker.relay import serve
 from trio_dagnats.worker.service import Manner, Service
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry

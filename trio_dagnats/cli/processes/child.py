@@ -21,7 +21,7 @@ from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import COMMAND
 from trio_dagnats.cli.serve import Ready, find_worker
 from trio_dagnats.errors import plain
-from trio_dagnats.worker.interrupts import SIGNALS
+from trio_dagnats.worker.drain.interrupts import SIGNALS
 from trio_dagnats.worker.worker import Worker
 
 MARGIN = 1.0

@@ -15,7 +15,7 @@ from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import Plan, Slot
 from trio_dagnats.errors import plain
-from trio_dagnats.worker.interrupts import SIGNALS
+from trio_dagnats.worker.drain.interrupts import SIGNALS
 
 log = logging.getLogger("trio_dagnats.processes")
 

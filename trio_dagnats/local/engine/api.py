@@ -10,10 +10,10 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
-from trio_dagnats.local.engine.paths import printed, walk
-from trio_dagnats.local.engine.schema import mismatch
+from trio_dagnats.local.engine.core.paths import printed, walk
+from trio_dagnats.local.engine.core.schema import mismatch
+from trio_dagnats.local.engine.core.supported import check_supported
 from trio_dagnats.local.engine.starts import find_definition, store_start
-from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from trio_dagnats.errors import BrokerError, TooLarge, WireError
-from trio_dagnats.local.engine import core
-from trio_dagnats.local.engine.core import HANDLED, Applied, Start
+from trio_dagnats.local.engine.core import transitions
+from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.local.engine.core.transitions import HANDLED, Applied, Start
 from trio_dagnats.local.engine.locks import lock_key
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import MSG_ID, Sender
 from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
-from trio_dagnats.local.engine.state import RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
@@ -140,7 +140,7 @@ class Conductor:
         for what in whats:
             then = await self._next(run_id, new, what)
             if then is not None and then is not new:
-                new = then if new is None or new is state else core.join(new, then)
+                new = then if new is None or new is state else transitions.join(new, then)
         if new is None or new is state:
             return new
         try:
@@ -159,11 +159,11 @@ class Conductor:
     ) -> RunState | None:
         if isinstance(what, str):
             now_ns = self._broker.time_ns()
-            return state and core.fire(state, what, now_ns, _nonce)
+            return state and transitions.fire(state, what, now_ns, _nonce)
         if state is not None:
             if what.event.type in CHILD_ENDS:
                 what = what.model_copy(update={"event": await self._with_output(what.event)})
-            return core.apply(state, what, _nonce)
+            return transitions.apply(state, what, _nonce)
         if what.event.type not in BEGINS:
             log.debug("%s of the unknown run %s", what.event.type, run_id)
             return None
@@ -179,7 +179,7 @@ class Conductor:
             return None  # the parent is over
         if begun.problem:
             log.warning("run %s cannot start: %s", run_id, begun.problem)
-        return core.start(await self._with_lock(begun, run_id), what, _nonce)
+        return transitions.start(await self._with_lock(begun, run_id), what, _nonce)
 
     async def _with_lock(self, begun: Start, run_id: str) -> Start:
         """Claim the lock of a singleton, and say which run was in the way."""
@@ -206,7 +206,7 @@ class Conductor:
         if old is None or isinstance(what, str):
             raise error
         text = f"the outputs of this run are too large together: {error}"
-        new = core.overflow(old, what, text, _nonce)
+        new = transitions.overflow(old, what, text, _nonce)
         await self._runs.save(new)
         return new
 

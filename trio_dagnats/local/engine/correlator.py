@@ -6,8 +6,8 @@ from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trio_dagnats.local.engine.paths import matches, wanted
-from trio_dagnats.local.engine.state import CANCEL, Effect, RunState
+from trio_dagnats.local.engine.core.paths import matches, wanted
+from trio_dagnats.local.engine.core.state import CANCEL, Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events

@@ -4,9 +4,9 @@ import logging
 from typing import final
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.local.engine.paths import key_part
-from trio_dagnats.local.engine.ratelimit import Bucket
-from trio_dagnats.local.engine.state import Effect, RunState
+from trio_dagnats.local.engine.core.paths import key_part
+from trio_dagnats.local.engine.core.ratelimit import Bucket
+from trio_dagnats.local.engine.core.state import Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.text import compact

@@ -4,7 +4,7 @@ import logging
 from typing import final
 
 from trio_dagnats.errors import Conflict, EngineError, WireError
-from trio_dagnats.local.engine.state import RunState
+from trio_dagnats.local.engine.core.state import RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_RUNS, run_key

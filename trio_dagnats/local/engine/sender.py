@@ -6,12 +6,12 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import plain
+from trio_dagnats.local.engine.core.messages import Outgoing, approval, render, timer
+from trio_dagnats.local.engine.core.state import Effect, Kind, RunState
 from trio_dagnats.local.engine.correlator import Correlator
 from trio_dagnats.local.engine.locks import Locks
-from trio_dagnats.local.engine.messages import Outgoing, approval, render, timer
 from trio_dagnats.local.engine.rates import Rates
 from trio_dagnats.local.engine.slots import Slots
-from trio_dagnats.local.engine.state import Effect, Kind, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import DEAD_LETTERS, SLEEP_TIMERS, TASK_QUEUES, WORKFLOW_HISTORY

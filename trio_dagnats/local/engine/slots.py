@@ -13,7 +13,7 @@ from typing import Literal, final
 import trio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from trio_dagnats.local.engine.state import Action, Effect, RunState
+from trio_dagnats.local.engine.core.state import Action, Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.text import NS, compact

@@ -7,10 +7,10 @@ from contextlib import suppress
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.errors import Conflict, UsageError
-from trio_dagnats.local.engine.core import Start
+from trio_dagnats.local.engine.core.schema import mismatch
+from trio_dagnats.local.engine.core.supported import check_supported
+from trio_dagnats.local.engine.core.transitions import Start
 from trio_dagnats.local.engine.runs import Runs
-from trio_dagnats.local.engine.schema import mismatch
-from trio_dagnats.local.engine.supported import check_supported
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import EventType, HistoryEvent

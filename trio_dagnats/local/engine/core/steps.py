@@ -1,0 +1,175 @@
+"""What events of steps do to a run (contract 6.3, 6.4, 6.6). Pure.
+
+The DagNats engine believes late and stale events (contract H19); here an event counts only for a
+step that is still going, and a failure only for the attempt that was dispatched last.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+from trio_dagnats.local.engine.core import maps, planner
+from trio_dagnats.local.engine.core.dispatch import dispatch
+from trio_dagnats.local.engine.core.draft import Draft
+from trio_dagnats.local.engine.core.recovery import carry_on, fail
+from trio_dagnats.local.engine.core.state import Action, Timer, split_instance
+from trio_dagnats.wire.events import (
+    MAX_RETRY_AFTER_MS,
+    MIN_RETRY_AFTER_MS,
+    EventType,
+    FailureType,
+    HistoryEvent,
+    timeout_payload,
+)
+from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
+from trio_dagnats.wire.steps import StepDef, StepType
+from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
+
+MS = 1_000_000
+MAX_TIMEOUT_NS = 86_400 * 1_000_000_000
+
+
+class _Failure(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    error: str
+    failure_type: FailureType = FailureType.RETRIABLE
+    retry_after_ms: int = 0
+
+
+def started(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.started``: the step runs, and its timeout begins."""
+    if not draft.is_going(event.step_id):
+        return
+    step = draft.definition.step(event.step_id)
+    attempts = max(draft.steps[step.id].attempts, event.attempt_number or 1)
+    state = draft.change(step.id, status=StepStatus.RUNNING, attempts=attempts)
+    if step.timeout:
+        # The iteration is ours: with the DagNats engine's ids the timeout of an earlier iteration
+        # ends a later one (contract H13).
+        loop = (f"i{state.iterations}",) if state.iterations else ()
+        timer = draft.id(step.id, Action.STEP_TIMEOUT.value, attempts, *loop)
+        timeout = min(step.timeout, MAX_TIMEOUT_NS)
+        draft.start_timer(timer, Action.STEP_TIMEOUT, timeout, step.id, attempts)
+
+
+def completed(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.completed``: keep the output and go on."""
+    instance = split_instance(event.step_id)
+    if instance is not None:
+        maps.completed(draft, *instance, event.payload)
+    elif draft.is_going(event.step_id):
+        draft.complete(event.step_id, event.payload)
+        problem = ""
+        if draft.definition.step(event.step_id).type is StepType.PLANNER:
+            problem = planner.materialize(draft, event.step_id, event.payload)
+        if problem:
+            draft.fail_step(event.step_id, problem)
+        else:
+            carry_on(draft, event.step_id)
+
+
+def failed(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.failed``: retry as the policy says, or fail the run."""
+    failure = read_failure(event.payload)
+    instance = split_instance(event.step_id)
+    if instance is not None:
+        maps.failed(draft, *instance, failure.error)
+        return
+    if not draft.is_going(event.step_id) or _is_stale(draft, event):
+        return
+    step = draft.definition.step(event.step_id)
+    draft.drop_timers(step.id)
+    state = draft.change(step.id, status=StepStatus.RUNNING, error=failure.error)
+    if not _retry(draft, step, failure, max(state.attempts, 1)):
+        fail(draft, step.id, failure.error)
+
+
+def timed_out(draft: Draft, timer: Timer) -> None:
+    """Take a step's timeout; what the history is told of it is stale when it comes back."""
+    limit = draft.definition.step(timer.step_id).timeout
+    failed(
+        draft,
+        HistoryEvent(
+            type=EventType.STEP_FAILED,
+            run_id=draft.run.run_id,
+            step_id=timer.step_id,
+            payload=compact(timeout_payload(limit)),
+            attempt_number=timer.number,
+        ),
+    )
+
+
+def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
+    """Take ``step.continue``: the next iteration, within the loop's bounds."""
+    if not draft.is_going(event.step_id) or _is_old_continue(draft, event, msg_id):
+        return
+    step = draft.definition.step(event.step_id)
+    state = draft.steps[step.id]
+    begun = rfc3339(draft.now_ns) if state.loop_started_at == ZERO_TIME else state.loop_started_at
+    state = draft.change(step.id, iterations=state.iterations + 1, loop_started_at=begun)
+    draft.drop_timers(step.id)
+    problem = _loop_problem(draft, step, state)
+    if problem:
+        draft.fail_step(step.id, problem)
+        return
+    draft.change(step.id, status=StepStatus.QUEUED)
+    if step.loop.loop_delay:
+        timer = draft.id(step.id, Action.LOOP_DELAY.value, state.iterations)
+        draft.start_timer(timer, Action.LOOP_DELAY, step.loop.loop_delay, step.id)
+    else:
+        dispatch(draft, step, draft.id(step.id, "continue", state.iterations))
+
+
+def read_failure(payload: bytes) -> _Failure:
+    """Read a failure; a bare string, or anything unreadable, is a retriable one."""
+    try:
+        found = _Failure.model_validate_json(payload)
+    except ValueError:
+        text = payload.decode(errors="replace").strip('"')
+        return _Failure(error=text or UNKNOWN_ERROR)
+    return found if found.error else _Failure(error=payload.decode(errors="replace"))
+
+
+def _is_stale(draft: Draft, event: HistoryEvent) -> bool:
+    """Say whether a failure is not of the attempt that is going on now."""
+    if draft.waits_for(event.step_id, Action.RETRY_BACKOFF, Action.RETRY_AFTER):
+        return True
+    number = event.attempt_number or 0
+    if number and not event.worker_id:  # our own: a timeout, which says the attempt as we count it
+        newest = max(draft.steps[event.step_id].attempts, draft.dispatched.get(event.step_id, 0))
+        return number < newest
+    return number < draft.dispatched.get(event.step_id, 0)
+
+
+def _retry(draft: Draft, step: StepDef, failure: _Failure, attempt: int) -> bool:
+    policy = draft.definition.retry_of(step)
+    final = failure.failure_type is FailureType.NON_RETRIABLE
+    undoing = draft.trigger and step.id not in draft.handling
+    if final or undoing or policy is None or attempt > policy.max_attempts:
+        return False
+    if failure.failure_type is FailureType.RETRY_AFTER:
+        action = Action.RETRY_AFTER
+        wanted = failure.retry_after_ms or MIN_RETRY_AFTER_MS
+        delay_ns = min(max(wanted, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS) * MS
+    else:
+        action, delay_ns = Action.RETRY_BACKOFF, policy.delay_ns(attempt)
+    timer = draft.id(step.id, action.value, attempt)
+    draft.start_timer(timer, action, delay_ns, step.id, attempt)
+    return True
+
+
+def _is_old_continue(draft: Draft, event: HistoryEvent, msg_id: str) -> bool:
+    """Say whether this iteration has continued already: a second one forks the loop (H14)."""
+    head = f"{event.run_id}.{event.step_id}.continue."
+    iteration = msg_id.removeprefix(head).partition(".")[0]
+    if not msg_id.startswith(head) or not iteration.isdigit():
+        return False
+    return int(iteration) < draft.steps[event.step_id].iterations
+
+
+def _loop_problem(draft: Draft, step: StepDef, state: StepState) -> str:
+    if state.iterations >= step.loop.max_iterations:
+        return f"agent loop exceeded max iterations ({step.loop.max_iterations})"
+    most = step.loop.max_duration
+    if most and draft.now_ns - parse_rfc3339(state.loop_started_at) > most:
+        return f"agent loop exceeded max duration ({most / 1e9:g}s)"
+    return ""

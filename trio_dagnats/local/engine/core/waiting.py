@@ -1,0 +1,73 @@
+"""What ends the steps that the engine does itself: sleeps, waits, approvals, children. Pure."""
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from trio_dagnats.local.engine.core.draft import Draft
+from trio_dagnats.local.engine.core.recovery import carry_on
+from trio_dagnats.local.engine.core.state import Kind
+from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.steps import StepType
+from trio_dagnats.wire.text import compact
+
+
+class ChildEnd(BaseModel):
+    """What ``workflow.child.*`` says, and what the shell adds: the child's output."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    child_run_id: str
+    error: str = ""
+    output: object = None
+
+
+def slept(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.sleep.completed``: the sleep is over."""
+    if draft.is_going(event.step_id):
+        _complete(draft, event.step_id, b"")
+
+
+def waited(draft: Draft, event: HistoryEvent) -> None:
+    """Take ``step.wait.matched`` or ``step.wait.timeout``: the event came, or did not."""
+    if _does(draft, event.step_id, StepType.WAIT_FOR_EVENT):
+        late = event.type == EventType.WAIT_TIMEOUT
+        draft.emit(Kind.WAITER_GONE, draft.id(event.step_id, "waiter"), step_id=event.step_id)
+        _complete(draft, event.step_id, compact({"timeout": True}) if late else event.payload)
+
+
+def answered(draft: Draft, event: HistoryEvent) -> None:
+    """Take the answer to an approval, or that there was none."""
+    if not _does(draft, event.step_id, StepType.APPROVAL):
+        return
+    if event.type == EventType.APPROVAL_GRANTED:
+        draft.emit(Kind.APPROVAL_GONE, draft.id(event.step_id, "token"), step_id=event.step_id)
+        _complete(draft, event.step_id, event.payload)
+    elif event.type == EventType.APPROVAL_REJECTED:
+        reason = event.payload.decode(errors="replace").strip('"')
+        draft.fail_step(event.step_id, reason or "approval rejected")
+    else:
+        draft.fail_step(event.step_id, "approval timed out")
+
+
+def child_ended(draft: Draft, event: HistoryEvent) -> None:
+    """Take the end of a sub-workflow's run; its failure fails this run at once (contract 10.3)."""
+    try:
+        end = ChildEnd.model_validate_json(event.payload)
+    except ValidationError:
+        return
+    if not _does(draft, event.step_id, StepType.SUB_WORKFLOW):
+        return
+    if draft.steps[event.step_id].child_run_id != end.child_run_id:
+        return
+    if event.type == EventType.CHILD_COMPLETED:
+        _complete(draft, event.step_id, b"" if end.output is None else compact(end.output))
+    else:
+        draft.fail_step(event.step_id, f"child workflow failed: {end.error}")
+
+
+def _does(draft: Draft, step_id: str, kind: StepType) -> bool:
+    return draft.is_going(step_id) and draft.definition.step(step_id).type is kind
+
+
+def _complete(draft: Draft, step_id: str, output: bytes) -> None:
+    draft.complete(step_id, output)
+    carry_on(draft, step_id)

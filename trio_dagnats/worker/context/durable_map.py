@@ -1,0 +1,190 @@
+"""Durable fan-out in one handler: each finished item is an entry, which a later try finds.
+
+Entries stand beside the checkpoint, one key each, so that a map of n items writes n entries and
+nothing twice. A try begins with one read of them and runs what is not finished. The keys name the
+iteration of a loop, so that no iteration finds another one's results.
+
+What is left of them: an outcome that ends the step (or a continue, for its iteration) clears them
+in one request. A worker that is killed between the two leaves them behind, as garbage.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast, final
+
+import trio
+from pydantic import TypeAdapter, ValidationError
+
+from trio_dagnats.attempt import mapped
+from trio_dagnats.attempt.mapped import Entry
+from trio_dagnats.attempt.outcome import Continued, Failed
+from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.errors import BrokerError, Fatal, TooLarge, UsageError
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.wire.names import check_map_name, map_prefix
+from trio_dagnats.wire.text import compact
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.attempts.progress import got_further
+from trio_dagnats.worker.engine.settle import Verdict
+from trio_dagnats.worker.typed import signatures, typed_json
+
+log = logging.getLogger("trio_dagnats.worker")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_ITEMS = 10_000
+"""Items of one call: a try reads all their entries at once."""
+RUN_IS_OVER = frozenset({CancelReason.RUN_CANCELLED, CancelReason.RUN_ENDED})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Plan(Generic[T, R]):
+    """One call: what is to be done, checked before anything runs."""
+
+    attempt: Attempt
+    call: str
+    function: Callable[[T], Awaitable[R]]
+    items: list[T]
+    marks: list[str]
+    results: TypeAdapter[object]
+
+    @property
+    def prefix(self) -> str:
+        """The keys of this call's entries, without the item's number."""
+        task = self.attempt.task
+        return f"{map_prefix(task.run_id, task.step_id, self.attempt.iteration)}{self.call}."
+
+
+async def durable_map(
+    attempt: Attempt,
+    function: Callable[[T], Awaitable[R]],
+    items: Iterable[T],
+    *,
+    limit: int,
+    name: str,
+) -> list[R]:
+    """Run a function for each item, once each over all tries; see ``TaskContext.map``."""
+    if limit not in range(1, MAX_ITEMS + 1):
+        raise UsageError(f"limit of map must be a whole number 1 to {MAX_ITEMS}, not {limit!r}")
+    plan = _plan(attempt, function, items, _call(attempt, name))
+    found = _restore(plan, await attempt.hub.store.load_items(plan.prefix))
+    left = [place for place in range(len(plan.items)) if place not in found]
+    todo = iter(left)
+
+    async def work() -> None:
+        for place in todo:
+            found[place] = await _one(plan, place)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(limit, len(left))):
+            nursery.start_soon(work)
+    return [found[place] for place in range(len(plan.items))]
+
+
+async def clear_entries(attempt: Attempt) -> None:
+    """Clear the entries that nobody will read any more; off the attempt's path."""
+    task, iteration = attempt.task, None
+    if isinstance(attempt.outcome, Continued):
+        iteration = attempt.iteration
+    try:
+        if await _is_final(attempt):
+            prefix = map_prefix(task.run_id, task.step_id, iteration)
+            await attempt.hub.store.clear_items(prefix)
+    except BrokerError:
+        log.debug("%s: entries of map not cleared", attempt.label, extra=attempt.log_fields)
+
+
+async def _is_final(attempt: Attempt) -> bool:
+    """Say whether no retry will ask for the entries."""
+    if attempt.verdict is not Verdict.STORED:
+        return attempt.reason in RUN_IS_OVER
+    failed = attempt.outcome
+    if not isinstance(failed, Failed) or failed.kind is FailureType.NON_RETRIABLE:
+        return True
+    return attempt.task.number > (await attempt.hub.facts.step(attempt.task)).retries
+
+
+def _call(attempt: Attempt, name: str) -> str:
+    """Return what this call is known by: its name, or which unnamed call of the try it is."""
+    call = check_map_name(name) if name else str(sum(c.isdigit() for c in attempt.maps) + 1)
+    if call in attempt.maps:
+        raise UsageError(f"map {name!r} was called already in this attempt; give each its own name")
+    attempt.maps = (*attempt.maps, call)
+    return call
+
+
+def _plan(
+    attempt: Attempt, function: Callable[[T], Awaitable[R]], items: Iterable[T], call: str
+) -> _Plan[T, R]:
+    if not signatures.is_async(function):
+        raise UsageError(
+            f"map needs an async function, not {signatures.name_of(function)}; run what blocks by "
+            "trio.to_thread.run_sync inside one"
+        )
+    signatures.check_parameters(function, ("item",))
+    given = list(items)
+    if len(given) > MAX_ITEMS:
+        raise UsageError(f"map takes at most {MAX_ITEMS} items, not {len(given)}; call it in parts")
+    reads = signatures.adapter(function, signatures.hint(function, 0) or object)
+    checked = [_item(reads, place, item) for place, item in enumerate(given)]
+    title = signatures.name_of(function)
+    return _Plan(
+        attempt=attempt,
+        call=call,
+        function=function,
+        items=[cast("T", item) for item, _ in checked],
+        marks=[mapped.fingerprint(title, written) for _, written in checked],
+        results=signatures.adapter(function, signatures.hint(function, None) or object),
+    )
+
+
+def _item(reads: TypeAdapter[object], place: int, item: object) -> tuple[object, bytes]:
+    """Return an item as the function takes it, and its JSON."""
+    try:
+        value = reads.validate_python(item)
+        return value, compact(value)
+    except ValidationError as error:
+        raise UsageError(typed_json.told(error, f"items[{place}]")) from error
+    except UsageError as error:
+        raise UsageError(f"items[{place}]: {error}; map tells items by their JSON") from error
+
+
+def _restore(plan: _Plan[T, R], stored: dict[int, bytes]) -> dict[int, R]:
+    """Return the results of earlier tries that still count; the others run again."""
+    found: dict[int, R] = {}
+    for place, value in mapped.finished(stored, plan.marks).items():
+        try:
+            found[place] = cast("R", plan.results.validate_json(value))
+        except ValidationError:  # the function's result type has changed
+            continue
+    if stored:
+        log.info(
+            "%s: map %s goes on: %d of %d items are finished, %d entries are of other items or "
+            "results",
+            plan.attempt.label,
+            plan.call,
+            len(found),
+            len(plan.items),
+            len(stored) - len(found),
+            extra=plan.attempt.log_fields,
+        )
+    return found
+
+
+async def _one(plan: _Plan[T, R], place: int) -> R:
+    """Run one item and store its result; what is returned is what a later try would read."""
+    value = await plan.function(plan.items[place])
+    what = f"result of items[{place}]"
+    written, result = typed_json.round_trip(plan.results, value, what)
+    attempt, entry = plan.attempt, Entry(plan.marks[place], written)
+    try:
+        await attempt.hub.store.save_item(
+            f"{plan.prefix}{place}", mapped.encode(entry), until=attempt.lease_until
+        )
+    except TooLarge as error:
+        raise Fatal(f"{what} refused: {error}; store it elsewhere, return a reference") from error
+    await got_further(attempt)
+    return cast("R", result)

@@ -1,0 +1,91 @@
+"""One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9)."""
+
+import logging
+
+from pydantic import TypeAdapter, ValidationError
+
+from trio_dagnats.attempt.loop_bounds import LoopBounds
+from trio_dagnats.attempt.loop_state import LoopState, read_state, write_state
+from trio_dagnats.errors import Fatal, Retryable, TooLarge
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.context.waits import ensure_note
+from trio_dagnats.worker.typed import typed_json
+
+log = logging.getLogger("trio_dagnats.worker")
+
+
+async def begin(attempt: Attempt, states: TypeAdapter[object]) -> object:
+    """Return the state of the iteration that begins, and learn the loop's bounds.
+
+    The first iteration's state is the step's input.
+
+    Raises:
+        Fatal: the input does not validate.
+        Retryable: the stored state does not validate, see :func:`_read_stored`.
+    """
+    stored = read_state(await attempt.hub.store.load_checkpoint(attempt.task))
+    facts = await attempt.hub.facts.step(attempt.task)
+    attempt.bounds = LoopBounds(
+        max_iterations=facts.max_iterations,
+        max_duration=facts.max_duration,
+        warn_at=facts.warn_at,
+        begun_ns=stored.begun_ns if stored else 0,
+        warned=stored.warned if stored else False,
+    )
+    if stored is None:
+        return typed_json.read(states, attempt.task.input, "state (from the step's input)")
+    attempt.iteration = stored.iteration
+    _warn(attempt, attempt.bounds)
+    attempt.signals = {**stored.signals, **attempt.signals}
+    return _read_stored(states, stored)
+
+
+async def commit(attempt: Attempt, states: TypeAdapter[object], state: object) -> None:
+    """Write state, iteration, dispatch and consumed signals at once.
+
+    Raises:
+        Fatal: the state cannot be written, or is more than the server takes.
+    """
+    written, _ = typed_json.round_trip(states, state, "state")
+    await ensure_note(attempt)
+    bounds = attempt.bounds
+    assert bounds is not None
+    loop = LoopState(
+        state=written,
+        iteration=attempt.iteration + 1,
+        dispatch=attempt.dispatch,
+        signals={**attempt.note.signals, **attempt.signals},
+        begun_ns=bounds.begun_ns or attempt.hub.broker.time_ns(),
+        warned=bounds.warned,
+    )
+    try:
+        await attempt.hub.store.save_checkpoint(attempt.task, write_state(loop))
+    except TooLarge as error:
+        raise Fatal(f"state refused: {error}; keep what is large elsewhere") from error
+    attempt.checkpointed = True
+    attempt.signals_pending = False
+
+
+def _warn(attempt: Attempt, bounds: LoopBounds) -> None:
+    """Warn once in the life of a loop: that it was done goes into its checkpoint."""
+    near = bounds.warning(attempt.iteration, attempt.hub.broker.time_ns())
+    if near and not bounds.warned:
+        bounds.warned = True
+        log.warning("%s nears its bound: %s", attempt.label, near, extra=attempt.log_fields)
+
+
+def _read_stored(states: TypeAdapter[object], stored: LoopState) -> object:
+    """Read a state that some version of the handler has stored.
+
+    One that does not validate was written by another version, which may still be served by other
+    workers, or again after a roll-back: so the task is handed back a few times, and then left to
+    the engine's retry policy. The stored state stays as it is.
+    """
+    try:
+        return states.validate_json(stored.state)
+    except ValidationError as error:
+        raise Retryable(
+            f"the state that iteration {stored.iteration} has stored does not fit this handler: "
+            f"{typed_json.told(error, 'state')}; it is kept: give new fields a default, convert "
+            "old states in a validator, or serve the version that wrote it"
+        ) from error

@@ -1,0 +1,120 @@
+"""The worker's entry in the directory: written first, kept fresh, deleted last (contract 8.1)."""
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from typing import final
+
+import trio
+
+from trio_dagnats.errors import BrokerError
+from trio_dagnats.transport.port import Broker, ConsumerState
+from trio_dagnats.wire.names import BUCKET_WORKERS
+from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.worker.deadlines import LEAVE
+from trio_dagnats.worker.handlers.handler import Handler
+from trio_dagnats.worker.intake import durables
+
+log = logging.getLogger("trio_dagnats.worker")
+
+EVERY = 30.0
+"""Seconds between two writes; the bucket forgets an entry after 60 (contract 1.3)."""
+PATIENCE = 5.0
+
+
+@final
+class Presence:
+    """Keeps the directory entry of one worker, and looks after its durables on the way.
+
+    Args:
+        broker: the connected server.
+        registration: the entry; ``last_seen`` is stamped at every write.
+        handlers: whose durables are kept in shape (design 8.10).
+    """
+
+    def __init__(
+        self, broker: Broker, registration: WorkerRegistration, handlers: Sequence[Handler]
+    ) -> None:
+        self._broker = broker
+        self._registration = registration
+        self._handlers = handlers
+        self._warned = False
+
+    async def announce(self) -> None:
+        """Write the entry; a server without the bucket just has no directory (contract 1.3)."""
+        now = datetime.fromtimestamp(self._broker.time_ns() / durables.NS, UTC)
+        entry = self._registration.model_copy(update={"last_seen": now.isoformat()})
+        try:
+            await self._broker.kv_put(
+                BUCKET_WORKERS,
+                entry.worker_id,
+                entry.to_bytes(),
+                deadline=trio.current_time() + PATIENCE,
+            )
+        except BrokerError as error:
+            log.warning("directory entry not written: %s", error)
+
+    async def run(self) -> None:
+        """Renew the entry and look after the durables, until cancelled."""
+        while True:
+            await trio.sleep(EVERY)
+            await self.announce()
+            await self._look_after()
+
+    async def leave(self) -> None:
+        """Delete the entry; the last thing a worker does on its connection."""
+        try:
+            await self._broker.kv_delete(
+                BUCKET_WORKERS,
+                self._registration.worker_id,
+                deadline=trio.current_time() + LEAVE,
+            )
+        except BrokerError as error:
+            log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)
+
+    async def _look_after(self) -> None:
+        try:
+            found = await durables.all_found(self._broker)
+        except BrokerError as error:
+            log.warning("consumers not checked: %s", error)
+            return
+        for handler in self._handlers:
+            await self._restore(handler, found)
+
+    async def _restore(self, handler: Handler, found: Sequence[ConsumerState]) -> None:
+        try:
+            changed = await durables.restore(self._broker, handler, found)
+        except BrokerError as error:
+            log.warning("consumer of %s not checked: %s", handler.task_type, error)
+            return
+        if changed and not self._warned:
+            self._warned = True
+            log.warning(
+                "the consumer of %s was reset (a Go worker does so when it starts) and is "
+                "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
+                "type, and a shorter ack_wait than this worker's ends its leases too early",
+                handler.task_type,
+            )
+
+
+def describe(worker_id: str, task_types: tuple[str, ...], concurrency: int) -> WorkerRegistration:
+    """Return the directory entry of this process."""
+    return WorkerRegistration(
+        worker_id=worker_id,
+        task_types=task_types,
+        max_tasks=concurrency,
+        pid=os.getpid(),
+        hostname=socket.gethostname() or "unknown",
+        version=_version(),
+        last_seen="",
+    )
+
+
+@cache
+def _version() -> str:
+    """Return our version: reading the metadata takes a millisecond."""
+    return version("trio-dagnats")

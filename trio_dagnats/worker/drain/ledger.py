@@ -1,0 +1,66 @@
+"""What became of the attempts that were in flight when the worker began to drain."""
+
+from dataclasses import dataclass
+from typing import final
+
+from trio_dagnats.attempt.life import State
+from trio_dagnats.attempt.outcome import Completed, Continued
+from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.engine.settle import Verdict
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One attempt at the end of its worker.
+
+    Attributes:
+        run_id: the run.
+        step_id: the step.
+        attempt: the attempt number, from 1.
+        end: ``completed``, ``continued``, ``failed``, ``handed back``, ``run ended``,
+            ``lease left to expire`` or ``still running``.
+        checkpointed: whether the attempt has stored a checkpoint.
+    """
+
+    run_id: str
+    step_id: str
+    attempt: int
+    end: str
+    checkpointed: bool
+
+    def __str__(self) -> str:
+        kept = " with a checkpoint" if self.checkpointed and self.end == "handed back" else ""
+        return f"{self.run_id}.{self.step_id} attempt {self.attempt}: {self.end}{kept}"
+
+
+_BY_REASON = {
+    CancelReason.RUN_CANCELLED: "run ended",
+    CancelReason.RUN_ENDED: "run ended",
+    CancelReason.STEP_TIMEOUT: "run ended",
+    CancelReason.LEASE_LOST: "lease left to expire",
+}
+
+
+def line_of(attempt: Attempt) -> LedgerLine:
+    """Say what became of an attempt."""
+    return LedgerLine(
+        run_id=attempt.task.run_id,
+        step_id=attempt.task.step_id,
+        attempt=attempt.task.number,
+        end=_end(attempt),
+        checkpointed=attempt.checkpointed,
+    )
+
+
+def _end(attempt: Attempt) -> str:
+    if attempt.verdict in {Verdict.STORED, Verdict.ELSEWHERE}:
+        if isinstance(attempt.outcome, Completed):
+            return "completed"
+        return "continued" if isinstance(attempt.outcome, Continued) else "failed"
+    if attempt.state is not State.ENDED and not attempt.over:
+        return "still running"
+    if attempt.reason in _BY_REASON:
+        return _BY_REASON[attempt.reason]
+    return "handed back"

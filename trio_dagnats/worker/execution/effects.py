@@ -1,0 +1,239 @@
+"""Carrying out what the table of an attempt's life says (``attempt/life.py``).
+
+The table decides, this module acts: each effect is one function, and what became of it is the
+table's next input. The handler itself is run by ``execute``.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+import trio
+
+from trio_dagnats.attempt import lease
+from trio_dagnats.attempt.life import Effect, Input, State, step
+from trio_dagnats.attempt.outcome import Continued, Failed, Settlement
+from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.context.waits import commit_signals
+from trio_dagnats.worker.engine.settle import Claim, Verdict
+from trio_dagnats.worker.execution import fast_path
+from trio_dagnats.worker.execution.dead_letter import keep
+from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
+from trio_dagnats.worker.outcomes import INPUT_OF, bounded
+from trio_dagnats.worker.spans import outcome_span
+
+log = logging.getLogger("trio_dagnats.worker")
+
+OUTCOME_RETRY = 5.0
+"""Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
+_HAND_BACKS = frozenset({Effect.NAK, Effect.NAK_DELAYED})
+_AFTER = {
+    Verdict.STORED: Input.OUTCOME_STORED,
+    Verdict.ELSEWHERE: Input.SETTLED_ELSEWHERE,
+    Verdict.NOT_STORED: Input.OUTCOME_NOT_STORED,
+}
+
+
+async def drive(attempt: Attempt, what: Input) -> bool:
+    """Feed the table and carry out its effects until it waits; True if the handler shall run now.
+
+    Cancellation: an outcome that is being stored is finished first, bounded by the lease.
+    """
+    todo: Input | None = what
+    while todo is not None:
+        state, effects = step(attempt.state, todo)
+        if state is not State.ENDED:  # else only once it is answered: the farewell sees to that
+            attempt.state = state
+        todo = None
+        for effect in effects:
+            if effect is Effect.RUN_HANDLER:
+                return True
+            todo = await _carry_out(attempt, effect) or todo
+        attempt.state = state
+    return False
+
+
+def surely_in_time(attempt: Attempt) -> bool:
+    """Say whether a NAK that is sent now cannot be late.
+
+    A late one gives a task that another worker has by then to a third (design 8.7). With a lease
+    that is shorter than a dead connection can last, a renewal has to prove first that the server is
+    there.
+    """
+    now, abort_after = trio.current_time(), attempt.hub.broker.abort_after
+    return lease.surely_in_time(attempt.lease_until, now, abort_after)
+
+
+async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
+    if effect in _HAND_BACKS and not (surely_in_time(attempt) or await attempt.renew_lease()):
+        attempt.reason = CancelReason.LEASE_LOST  # nothing is said, and the lease will end
+        attempt.delivery.forget()
+        return None
+    answer = ANSWERS.get(effect)
+    if answer is None:
+        return await _PERFORM[effect](attempt)
+    answer(attempt)
+    return None
+
+
+async def resume(attempt: Attempt) -> bool:
+    """Go on with an attempt that has left the express lane: do again what it waited for.
+
+    What was posted may be stored all the same; ids and conditions keep it from being stored twice.
+    True if the handler shall run now.
+    """
+    attempt.unsure = True
+    what = await _PERFORM[_LAST[attempt.state]](attempt)
+    return what is not None and await drive(attempt, what)
+
+
+async def declare(attempt: Attempt, outcome: Settlement) -> None:
+    """Store an outcome while the handler is still running, and answer the task message.
+
+    Raises:
+        OutcomeError: the attempt has an outcome already, or can have none any more.
+        NotStored: no acknowledgement within the lease; the task was handed back.
+    """
+    if attempt.outcome is not None:
+        raise OutcomeError(
+            f"{attempt.label} has ended already ({type(attempt.outcome).__name__}); the second "
+            f"outcome ({type(outcome).__name__}) is refused: declare one per attempt"
+        )
+    if attempt.reason is not None or attempt.over:
+        why = attempt.reason.value if attempt.reason else "its handler has returned"
+        raise OutcomeError(f"{attempt.label} can have no outcome any more: {why}")
+    await trio.lowlevel.checkpoint_if_cancelled()
+    # Claimed before anything waits, so that a sibling's second outcome is refused.
+    attempt.outcome = outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    if not await fast_path.confirmed(attempt):
+        attempt.outcome = None
+        raise NotStored(f"step.started of {attempt.label} was not stored; the task is handed back")
+    if not fast_path.finish(attempt, outcome):
+        await conclude(attempt, outcome)
+    elif not await fast_path.settled(attempt):
+        await resume(attempt)
+    if attempt.verdict is Verdict.NOT_STORED:
+        raise NotStored(
+            f"the outcome of {attempt.label} was not acknowledged within its lease; the task is "
+            "handed back and runs again"
+        )
+
+
+async def conclude(attempt: Attempt, outcome: Settlement) -> None:
+    """Settle the attempt with this outcome, which fits the server (``outcomes.bounded``).
+
+    It has ended after it, whatever became of it.
+    """
+    attempt.outcome = outcome
+    await drive(attempt, INPUT_OF[type(outcome)])
+
+
+async def _publish_started(attempt: Attempt) -> Input:
+    hub = attempt.hub
+    event = started_event(attempt)
+    try:
+        stored = await hub.broker.store(
+            event.subject,
+            event.body,
+            msg_id=event.msg_id,
+            headers=event.headers,
+            deadline=attempt.lease_until,
+        )
+    except BrokerError as error:
+        log.warning(
+            "%s: step.started not stored, handing the task back: %s",
+            attempt.label,
+            error,
+            extra=attempt.log_fields,
+        )
+        attempt.nak_delay = fast_path.STARTED_RETRY
+        return Input.STARTED_NOT_STORED
+    attempt.known_sequence = max(attempt.known_sequence, stored.sequence)
+    return Input.STARTED_STORED
+
+
+async def _publish_outcome(attempt: Attempt) -> Input:
+    assert attempt.outcome is not None
+    name, attributes = outcome_span(attempt.outcome, attempt.task, attempt.iteration)
+    with attempt.hub.telemetry.span(name, attempt.trace, attributes) as span:
+        if isinstance(attempt.outcome, Failed):
+            span.record_error(DagnatsError(attempt.outcome.error))
+        verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
+    attempt.verdict = verdict
+    if verdict is Verdict.NOT_STORED:
+        attempt.nak_delay = OUTCOME_RETRY
+        log.warning("%s: outcome not stored", attempt.label, extra=attempt.log_fields)
+    else:
+        attempt.hub.watch.leave(attempt)
+    return _AFTER[verdict]
+
+
+async def _store_alone(attempt: Attempt) -> Verdict:
+    """Store after the handler: its own scope is the shield, which is half the price of another.
+
+    Ended by the scope's deadline, the attempt goes to its farewell.
+    """
+    attempt.settling = attempt.scope
+    attempt.scope.shield = True
+    attempt.hasten()
+    try:
+        return await _store_outcome(attempt)
+    finally:
+        attempt.settling = None
+
+
+async def _store_shielded(attempt: Attempt) -> Verdict:
+    """Store inside the handler, whose own cancel scopes must not interrupt it."""
+    with trio.CancelScope(shield=True, deadline=attempt.lease_until) as scope:
+        attempt.settling = scope
+        attempt.hasten()
+        verdict = await _store_outcome(attempt)
+    attempt.settling = None
+    # Else the lease has ended, or a drain was in a hurry.
+    return Verdict.NOT_STORED if scope.cancelled_caught else verdict
+
+
+async def _store_outcome(attempt: Attempt) -> Verdict:
+    hub, outcome = attempt.hub, attempt.outcome
+    assert outcome is not None
+    event = outcome_event(attempt, outcome)
+    claim = Claim(
+        task=attempt.task,
+        dispatch=attempt.dispatch,
+        published_ns=attempt.published_ns,
+        first=attempt.delivery.deliveries == 1 and not attempt.unsure,
+        until=attempt.lease_until,
+        known=attempt.known_sequence,
+    )
+    try:
+        if isinstance(outcome, Continued) and not attempt.handler.loop:
+            await commit_signals(attempt)  # a loop's own checkpoint holds them already (design 8.9)
+        return await hub.settler.settle(claim, event)
+    except BrokerError as error:
+        # One attempt's trouble (a full disk, a stream that is gone) must not end the worker.
+        if isinstance(outcome, Failed) or not isinstance(error, TooLarge):
+            log.warning("%s: %s", attempt.label, error, extra=attempt.log_fields)
+            return Verdict.NOT_STORED
+        attempt.outcome = Failed(kind=FailureType.NON_RETRIABLE, error=f"output refused: {error}")
+        return await _store_outcome(attempt)
+
+
+async def _write_note(attempt: Attempt) -> None:
+    if not attempt.note_read:  # it could not be read: a blind write would lose what it says
+        return
+    try:
+        await attempt.hub.store.save_note(attempt.task, attempt.note)
+        attempt.note_written = True
+    except BrokerError as error:
+        log.warning("%s: note not kept: %s", attempt.label, error, extra=attempt.log_fields)
+
+
+_PERFORM: Mapping[Effect, Callable[[Attempt], Awaitable[Input | None]]] = {
+    Effect.KEEP_MESSAGE: keep,
+    Effect.PUBLISH_STARTED: _publish_started,
+    Effect.PUBLISH_OUTCOME: _publish_outcome,
+    Effect.WRITE_NOTE: _write_note,
+}
+_LAST = {State.STARTING: Effect.PUBLISH_STARTED, State.SETTLING: Effect.PUBLISH_OUTCOME}

@@ -1,0 +1,141 @@
+"""The first look at a delivery: is it a task, and is there anything left to do for it?
+
+A first delivery that is young costs no request at all. A redelivery reads what happened before:
+the history of its dispatch, the run's status, the attempt note, a loop's checkpoint.
+"""
+
+import logging
+
+import trio
+
+from trio_dagnats.attempt.life import Input
+from trio_dagnats.attempt.loop_state import read_state
+from trio_dagnats.attempt.note import Note
+from trio_dagnats.attempt.outcome import Continued, Failed
+from trio_dagnats.attempt.past import Past, killed_too_often, read_past, too_often_text
+from trio_dagnats.errors import BrokerError, Missing
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
+from trio_dagnats.wire.registration import status_body
+from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
+from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.context.waits import ensure_note
+from trio_dagnats.worker.deadlines import FAREWELL
+from trio_dagnats.worker.engine.facts import RunFacts
+from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
+
+log = logging.getLogger("trio_dagnats.worker")
+
+YOUNG_NS = 1_000_000_000
+"""A first delivery younger than this is not checked for a cancelled run (design 8.5)."""
+CANCELLED = "cancelled"
+TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensate_failed"})
+
+
+def parse(attempt: Attempt) -> Input | None:
+    """Parse the message, once if it is a task; the table's input if it is none, else None."""
+    if attempt.task is not NO_TASK and not attempt.complaint:
+        return None
+    try:
+        attempt.task = parse_task(attempt.delivery.body)
+    except NotATask as error:
+        attempt.complaint = str(error)
+        if not (error.run_id and error.step_id):
+            return Input.NOT_A_TASK
+        attempt.task = Task(
+            run_id=error.run_id, step_id=error.step_id, task_id=f"{error.run_id}.{error.step_id}"
+        )
+        attempt.outcome = Failed(
+            kind=FailureType.NON_RETRIABLE, error=f"the task message cannot be read: {error}"
+        )
+        return Input.NOT_A_TASK_WITH_IDS
+    attempt.iteration = attempt.task.iteration
+    attempt.delivery.body = b""  # the task has all of it: a large input is not held twice
+    return None
+
+
+async def examine(attempt: Attempt) -> Input:
+    """Say what is left to do for a task."""
+    redelivered = attempt.delivery.deliveries > 1
+    if (redelivered or asks_for_status(attempt)) and await _run_is_over(attempt):
+        return Input.RUN_CANCELLED_BEFORE
+    if not redelivered:
+        return Input.READY
+    return await _after_redelivery(attempt)
+
+
+def asks_for_status(attempt: Attempt) -> bool:
+    """Say whether a task has waited so long that its run may be over, and that can be read."""
+    hub = attempt.hub
+    age_ns = hub.broker.time_ns() - attempt.delivery.published_ns
+    return age_ns > YOUNG_NS and not hub.facts.keeps_no_runs(attempt.delivery.received_at)
+
+
+async def _run_is_over(attempt: Attempt) -> bool:
+    """Skip the tasks of cancelled runs, and loop iterations of ended ones (contract H14)."""
+    if not is_over(attempt, await attempt.hub.facts.run(attempt.run_id)):
+        return False
+    await _count_skipped(attempt)
+    return True
+
+
+def is_over(attempt: Attempt, run: RunFacts) -> bool:
+    """Say whether a run has no use for this task any more."""
+    return run.status == CANCELLED or bool(attempt.task.iteration and run.status in TERMINAL)
+
+
+async def _count_skipped(attempt: Attempt) -> None:
+    hub = attempt.hub
+    hub.skipped += 1
+    hub.telemetry.count(CANCELLED_SKIPPED, 1)
+    log.info("%s: skipped, its run is over", attempt.label, extra=attempt.log_fields)
+    try:
+        await hub.broker.kv_put(
+            BUCKET_WORKER_STATUS,
+            hub.worker_id,
+            status_body(hub.worker_id, hub.skipped),
+            deadline=trio.current_time() + FAREWELL,
+        )
+    except BrokerError:  # best effort, as the Go worker does it (contract 5, step 4)
+        log.debug("worker_status not written", exc_info=True)
+
+
+async def _after_redelivery(attempt: Attempt) -> Input:
+    past = await _read_history(attempt)
+    attempt.known_sequence = past.last_sequence
+    if past.settled or past.timed_out:
+        return Input.ALREADY_SETTLED
+    await ensure_note(attempt)
+    attempt.note_written = attempt.note != Note(dispatch=attempt.dispatch)
+    attempt.starts = past.starts
+    if attempt.handler.loop and await _own_state_is_stored(attempt):
+        return Input.CONTINUE_MISSING
+    if killed_too_often(past, attempt.note):
+        attempt.outcome = Failed(
+            kind=FailureType.NON_RETRIABLE, error=too_often_text(past, attempt.note)
+        )
+        return Input.KILLED_TOO_OFTEN
+    return Input.READY
+
+
+async def _read_history(attempt: Attempt) -> Past:
+    try:
+        records = await attempt.hub.broker.records(
+            WORKFLOW_HISTORY,
+            history_subject(attempt.run_id),
+            since_ns=attempt.published_ns,
+            deadline=attempt.lease_until,
+        )
+    except Missing:
+        records = []
+    return read_past(records, attempt.task, attempt.dispatch)
+
+
+async def _own_state_is_stored(attempt: Attempt) -> bool:
+    """Say whether this dispatch's state was committed before its worker ended (design 8.9)."""
+    stored = read_state(await attempt.hub.store.load_checkpoint(attempt.task))
+    if stored is None or stored.dispatch != attempt.dispatch:
+        return False
+    attempt.iteration = stored.iteration - 1
+    attempt.outcome = Continued(b"")
+    return True

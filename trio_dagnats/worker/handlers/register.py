@@ -1,0 +1,64 @@
+"""Registering a handler, as a call or as a decorator."""
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+from trio_dagnats.errors import UsageError
+from trio_dagnats.worker.handlers import adapters
+from trio_dagnats.worker.handlers.handler import Handler, Registry
+
+F = TypeVar("F", bound=Callable[..., object])
+
+ACK_WAIT = 300.0
+"""Seconds of the lease on a task, as the Go worker has it (contract 3.3)."""
+
+Adapt = Callable[[Callable[..., object]], adapters.Adapted]
+"""Turns a user's function into what the worker calls."""
+
+
+class HandleOptions(TypedDict, total=False):
+    """How a task type is served.
+
+    Attributes:
+        concurrency: attempts of this handler at once; the worker's own bound by default.
+        group: serve only steps of this ``worker_group``; steps of any group by default.
+        ack_wait: seconds of the lease, 300 by default; never shortens that of a live consumer.
+    """
+
+    concurrency: int | None
+    group: str | None
+    ack_wait: float
+
+
+def register(
+    registry: Registry, adapt: Adapt, task_type: str, handler: F | None, options: HandleOptions
+) -> F | Callable[[F], F]:
+    """Add a handler, or return the decorator that does.
+
+    Raises:
+        UsageError: a name, value or signature that cannot be served, or a second handler.
+    """
+    unknown = options.keys() - HandleOptions.__annotations__.keys()
+    if unknown:
+        raise UsageError(
+            f"unknown option {', '.join(map(repr, sorted(unknown)))} for task type {task_type!r}; "
+            f"there are {', '.join(HandleOptions.__annotations__)}"
+        )
+
+    def decorate(function: F) -> F:
+        adapted = adapt(function)
+        registry.add(
+            Handler(
+                task_type=task_type,
+                group=options.get("group") or "",
+                call=adapted.call,
+                outcome=adapted.outcome,
+                concurrency=options.get("concurrency"),
+                ack_wait=options.get("ack_wait", ACK_WAIT),
+                threaded=adapted.threaded,
+                loop=adapt is adapters.agent_loop,
+            )
+        )
+        return function
+
+    return decorate if handler is None else decorate(handler)
