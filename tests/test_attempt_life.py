@@ -68,7 +68,7 @@ def test_a_lost_lease_sends_nothing() -> None:
 def test_an_ended_run_is_acked_and_nothing_is_published() -> None:
     """The engine ignores what comes after the end of a run, so the message is done."""
     for state in (State.RECEIVED, State.STARTING, State.RUNNING, State.SETTLING):
-        assert step(state, Input.RUN_ENDED)[1] == (Effect.ACK, Effect.DELETE_NOTE)
+        assert step(state, Input.RUN_ENDED)[1] == (Effect.ACK, Effect.TIDY_UP)
 
 
 def test_a_handlers_outcome_is_stored_before_the_ack() -> None:

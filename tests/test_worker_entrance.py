@@ -115,7 +115,7 @@ async def test_what_is_ended_in_line_is_handed_back(
         deliveries.append(ctx.deliveries)
         own = ctx._attempt
         if len(deliveries) == ends_all:
-            for other in list(own.hub.live):
+            for other in list(own.in_flight.live):
                 if other is not own:
                     other.cancel(CancelReason.DRAIN)
         return 1

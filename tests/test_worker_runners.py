@@ -222,7 +222,7 @@ async def test_one_that_is_ended_while_it_stands_in_line_does_not_run(
     async def end_all_others(ctx: TaskContext) -> None:
         ran.append(ctx.run_id)
         own = ctx._attempt
-        for other in list(own.hub.live):
+        for other in list(own.in_flight.live):
             if other is not own and not other.returned:
                 other.cancel(CancelReason.LEASE_LOST)
 

@@ -12,8 +12,8 @@ A drain, the run's end and a lost lease end an attempt in every state. Rules tha
 lost (design 8.7), nothing but an ACK when the run has ended, and NAK, never ACK, when an outcome
 could not be stored (contract H20).
 
-Nothing here acts. ``worker.drive`` feeds :func:`step` with what happened, carries out the effects
-in their order, and feeds what became of the last one.
+Nothing here acts. ``worker.execution.effects`` feeds :func:`step` with what happened, carries out
+the effects in their order, and feeds what became of the last one.
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,8 @@ class Effect(Named):
     RUN_HANDLER = auto()
     PUBLISH_OUTCOME = auto()
     WRITE_NOTE = auto()
-    DELETE_NOTE = auto()
+    TIDY_UP = auto()
+    """Remove what the attempt has left on the server: its note, and what else it says."""
     ACK = auto()
     NAK = auto()
     NAK_DELAYED = auto()
@@ -101,7 +102,7 @@ class Effect(Named):
 Move = tuple[State, tuple[Effect, ...]]
 
 _PUBLISH: Move = (State.SETTLING, (Effect.PUBLISH_OUTCOME,))
-_DONE: Move = (State.ENDED, (Effect.ACK, Effect.DELETE_NOTE))
+_DONE: Move = (State.ENDED, (Effect.ACK, Effect.TIDY_UP))
 _LET_GO: Move = (State.ENDED, (Effect.WRITE_NOTE, Effect.NAK))
 _LET_GO_FOR_A_WHILE: Move = (State.ENDED, (Effect.WRITE_NOTE, Effect.NAK_DELAYED))
 

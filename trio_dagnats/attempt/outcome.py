@@ -1,8 +1,10 @@
-"""What a handler meant by how it ended (design 2)."""
+"""What a handler meant by how it ended; what that is to the table of an attempt's life. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+from trio_dagnats.attempt.life import Input
 from trio_dagnats.errors import (
     Fatal,
     HandlerError,
@@ -22,6 +24,8 @@ MAX_IN_PLACE = 5
 FIRST_IN_PLACE_DELAY = 1.0
 MAX_IN_PLACE_DELAY = 60.0
 SHOWN_MEMBERS = 5
+SNAPSHOT_ROOM = 8192
+"""Bytes of a run's snapshot that are not outputs: ids, states and times of a small run."""
 
 
 @final
@@ -67,6 +71,13 @@ Settlement = Completed | Continued | Failed
 
 Outcome = Settlement | RetryInPlace
 """How an attempt can end by its handler's doing."""
+
+INPUT_OF: Mapping[type[Settlement], Input] = {
+    Completed: Input.COMPLETED,
+    Continued: Input.CONTINUED,
+    Failed: Input.FAILED,
+}
+"""What an outcome is to the table of an attempt's life."""
 
 
 def classify(error: BaseException) -> Failed | RetryInPlace:
@@ -122,6 +133,24 @@ def in_place_delay(times: int, wanted: float | None, jitter: float) -> float:
         return wanted
     grown = FIRST_IN_PLACE_DELAY * 2.0 ** (times - 1)
     return min(grown, MAX_IN_PLACE_DELAY) * (0.5 + jitter / 2)
+
+
+def bounded(outcome: Settlement, max_payload: int) -> Settlement:
+    """Turn an output that can never fit the engine's snapshot into a failure that says so.
+
+    The snapshot holds it as base64 and must fit ``max_payload``; else the step would stay running
+    for ever.
+    """
+    if not isinstance(outcome, Completed):
+        return outcome
+    most = (max_payload - SNAPSHOT_ROOM) * 3 // 4
+    if len(outcome.output) <= most:
+        return outcome
+    return Failed(
+        kind=FailureType.NON_RETRIABLE,
+        error=f"output of {len(outcome.output)} bytes is more than the {most} that fit a run on "
+        "this server; store it elsewhere and complete with a reference to it",
+    )
 
 
 def event_for(  # noqa: PLR0913 - an outcome, and what its event is made of

@@ -16,8 +16,8 @@ from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.worker.deadlines import LEAVE
-from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake import durables
+from trio_dagnats.worker.intake.served import Served
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -33,15 +33,15 @@ class Presence:
     Args:
         broker: the connected server.
         registration: the entry; ``last_seen`` is stamped at every write.
-        handlers: whose durables are kept in shape (design 8.10).
+        served: whose durables are kept in shape.
     """
 
     def __init__(
-        self, broker: Broker, registration: WorkerRegistration, handlers: Sequence[Handler]
+        self, broker: Broker, registration: WorkerRegistration, served: Sequence[Served]
     ) -> None:
         self._broker = broker
         self._registration = registration
-        self._handlers = handlers
+        self._served = served
         self._warned = False
 
     async def announce(self) -> None:
@@ -82,14 +82,14 @@ class Presence:
         except BrokerError as error:
             log.warning("consumers not checked: %s", error)
             return
-        for handler in self._handlers:
-            await self._restore(handler, found)
+        for served in self._served:
+            await self._restore(served, found)
 
-    async def _restore(self, handler: Handler, found: Sequence[ConsumerState]) -> None:
+    async def _restore(self, served: Served, found: Sequence[ConsumerState]) -> None:
         try:
-            changed = await durables.restore(self._broker, handler, found)
+            changed = await durables.restore(self._broker, served, found)
         except BrokerError as error:
-            log.warning("consumer of %s not checked: %s", handler.task_type, error)
+            log.warning("consumer of %s not checked: %s", served.task_type, error)
             return
         if changed and not self._warned:
             self._warned = True
@@ -97,7 +97,7 @@ class Presence:
                 "the consumer of %s was reset (a Go worker does so when it starts) and is "
                 "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
                 "type, and a shorter ack_wait than this worker's ends its leases too early",
-                handler.task_type,
+                served.task_type,
             )
 
 

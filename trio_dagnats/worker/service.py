@@ -12,23 +12,21 @@ relayed as a drain without grace, so that hand-backs still find a living connect
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from typing import final
 
 import trio
 
 from trio_dagnats.attempt.reasons import CancelReason
-from trio_dagnats.errors import EngineError, UsageError
-from trio_dagnats.transport.port import Broker, ConsumerState, Delivery
+from trio_dagnats.errors import EngineError
+from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
-from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.attempts.shared import Hub
+from trio_dagnats.worker.attempts.attempt import Attempt, InFlight
+from trio_dagnats.worker.attempts.shared import Shared
 from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, Nursling
 from trio_dagnats.worker.attempts.upkeep import begin_duties
 from trio_dagnats.worker.directory import Presence
@@ -40,52 +38,21 @@ from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.admission import Entrance
+from trio_dagnats.worker.execution.admission import Entrance, admit
 from trio_dagnats.worker.execution.task_pool import Runners
-from trio_dagnats.worker.execution.triage import parse
-from trio_dagnats.worker.handlers.handler import MAX_CONCURRENCY, Handler
+from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake import durables
-from trio_dagnats.worker.intake.consume import Consumer, StartAttempt
+from trio_dagnats.worker.intake.consume import Consumer
 from trio_dagnats.worker.intake.slots import Slots
 from trio_dagnats.worker.observe.micro_service import MicroService
 from trio_dagnats.worker.observe.stalled import Standstills
 from trio_dagnats.worker.observe.watchdog import Watchdog
+from trio_dagnats.worker.settings import Settings
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
 log = logging.getLogger("trio_dagnats.worker")
 
 PATIENCE = 10.0
-MAX_GRACE = 86_400.0
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How a worker works.
-
-    Attributes:
-        concurrency: attempts at once.
-        grace: seconds that a drain leaves running handlers.
-        hard_exit: end the process if it outlives the grace (``budgets``).
-        pipelined: start handlers before their ``step.started`` is stored.
-
-    Raises:
-        UsageError: a number is out of its range.
-    """
-
-    concurrency: int
-    grace: float
-    hard_exit: bool = False
-    pipelined: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            raise UsageError(
-                f"concurrency must be 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}"
-            )
-        if not (isfinite(self.grace) and 0 <= self.grace <= MAX_GRACE):
-            raise UsageError(f"grace must be 0 to {MAX_GRACE:g} seconds, not {self.grace!r}")
 
 
 @final
@@ -97,7 +64,7 @@ class Service:
         handlers: what is served.
         registration: the worker's directory entry.
         telemetry: the seam for spans and counters.
-        manner: how it works.
+        settings: how it works.
     """
 
     def __init__(
@@ -106,28 +73,28 @@ class Service:
         handlers: Sequence[Handler],
         registration: WorkerRegistration,
         telemetry: Telemetry,
-        manner: Manner,
+        settings: Settings,
     ) -> None:
         self.overrun = Overrun(lambda: self.live, lambda: self.ledger)
-        self._pipelined = manner.pipelined
+        self._pipelined = settings.pipelined
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
         self._telemetry = telemetry
-        self._slots = Slots(manner.concurrency)
-        self._threads = trio.CapacityLimiter(manner.concurrency)
+        self._slots = Slots(settings.concurrency)
+        self._threads = trio.CapacityLimiter(settings.concurrency)
         self._opening = trio.CancelScope()
         self._intake = trio.CancelScope()
         self._grace = trio.CancelScope()
         self._draining = trio.Event()
-        self._hub: Hub | None = None
+        self._attempts: InFlight | None = None
         self._in_flight: list[Attempt] = []
         self.ready = False
 
     @property
     def live(self) -> list[Attempt]:
         """The attempts in flight."""
-        return list(self._hub.live) if self._hub else []
+        return list(self._attempts.live) if self._attempts else []
 
     @property
     def ledger(self) -> tuple[LedgerLine, ...]:
@@ -166,16 +133,18 @@ class Service:
             if self._opening.cancelled_caught:  # stopped before anything was begun
                 return
             async with trio.open_nursery() as helpers:
-                hub = self._hub = self._build(helpers, notes=notes)
-                presence = Presence(self._broker, self._registration, self._handlers)
-                own = (hub.agenda, hub.young, hub.slots, hub.entrance)
+                shared = self._build(helpers, notes=notes)
+                attempts = self._attempts = InFlight(shared, Nursling(YOUNG, begin_duties))
+                entrance = Entrance(fast_path.begin)
+                served = [handler.served for handler in self._handlers]
+                presence = Presence(self._broker, self._registration, served)
+                own = (shared.agenda, shared.slots, shared.watch, attempts.young, entrance)
                 for helper in (*own, presence, *self._observers()):
                     helpers.start_soon(helper.run)
-                helpers.start_soon(hub.facts.serve)
-                helpers.start_soon(hub.watch.run)
+                helpers.start_soon(shared.facts.serve)
                 helpers.start_soon(self.overrun.run, self._grace)
                 try:
-                    await self._serve(hub, presence, task_status)
+                    await self._serve(attempts, entrance, presence, task_status)
                 finally:
                     await presence.leave()
                 helpers.cancel_scope.cancel()
@@ -183,15 +152,20 @@ class Service:
             log.info("drained: %s", line)
 
     async def _serve(
-        self, hub: Hub, presence: Presence, task_status: trio.TaskStatus[None]
+        self,
+        attempts: InFlight,
+        entrance: Entrance[Attempt],
+        presence: Presence,
+        task_status: trio.TaskStatus[None],
     ) -> None:
-        async with _attempts(hub):
-            start = partial(_start_attempt, hub)
+        """Pull until the intake is cancelled, then wait for the last attempt."""
+        async with _with_tasks(attempts):
             with self._intake:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
                     # take the whole ledger for itself.
                     found = await durables.all_found(self._broker)
+                    start = partial(admit, attempts, entrance)
                     consumers = [await self._consumer(h, found, start) for h in self._handlers]
                     for consumer in consumers:
                         await intake.start(consumer.run)
@@ -199,7 +173,7 @@ class Service:
                     self.ready = True
                     task_status.started()
             self.overrun.sweep()
-            await hub.emptied()
+            await attempts.emptied()
 
     def _observers(self) -> tuple[Watchdog, Standstills, MicroService]:
         """Make what only looks at the attempts."""
@@ -214,10 +188,11 @@ class Service:
         )
 
     async def _consumer(
-        self, handler: Handler, found: Sequence[ConsumerState], start: StartAttempt
+        self, handler: Handler, found: Sequence[ConsumerState], admit_for: Callable[..., None]
     ) -> Consumer:
-        state = await durables.ensure(self._broker, handler, found)
-        return Consumer(self._broker, handler, state, self._slots, start)
+        state = await durables.ensure(self._broker, handler.served, found)
+        start = partial(admit_for, handler.program)
+        return Consumer(self._broker, handler.served, state, self._slots, start)
 
     async def _preflight(self) -> bool:
         """Check that an engine has prepared the server; say whether notes can be kept."""
@@ -236,18 +211,15 @@ class Service:
             )
         return notes
 
-    def _build(self, helpers: trio.Nursery, *, notes: bool) -> Hub:
-        agenda = Agenda(helpers)
-        return Hub(
+    def _build(self, helpers: trio.Nursery, *, notes: bool) -> Shared:
+        return Shared(
             broker=self._broker,
             worker_id=self._registration.worker_id,
             telemetry=self._telemetry,
             silent=isinstance(self._telemetry, NoTelemetry),
             pipelined=self._pipelined,
             slots=self._slots,
-            entrance=Entrance(fast_path.begin),
-            young=Nursling(YOUNG, begin_duties),
-            agenda=agenda,
+            agenda=Agenda(helpers),
             watch=RunWatch(self._broker, helpers),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
@@ -259,31 +231,37 @@ class Service:
         )
 
 
-def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
-    twin = hub.dispatches.get(delivery.stream_sequence)
-    if twin is not None and not twin.cancelled:
-        # A server that was killed may not remember that it has handed this out. The answer of the
-        # attempt that runs settles the message, whichever delivery it was for (contract 14).
-        delivery.forget()
-        hub.slots.ended(consumer.share)
-        return
-    attempt = Attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
-    hub.join(attempt)
-    parse(attempt)  # its duties need to know the run, however long it waits
-    hub.entrance.enter(attempt)
-
-
 @asynccontextmanager
-async def _attempts(hub: Hub) -> AsyncIterator[None]:
+async def _with_tasks(in_flight: InFlight) -> AsyncIterator[None]:
     """Let attempts have tasks for the length of a block, which ends when they have ended."""
     async with trio.open_nursery() as nursery:
-        hub.spawn = Runners(nursery, hub.slots.capacity).run
+        in_flight.spawn = Runners(nursery, in_flight.shared.slots.capacity).run
         try:
             yield
         finally:
-            hub.spawn = _no_task
+            in_flight.close()
         nursery.cancel_scope.cancel()  # what is left are tasks without an attempt
 
 
-def _no_task(_attempt: Attempt) -> None:
-    """Drop what an answer would have begun: the worker has ended under it, by a crash."""
+async def serve(
+    service: Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a service until it has drained.
+
+    Cancellation: relayed as a drain without grace, so that hand-backs still find a connection.
+    """
+    async with trio.open_nursery() as nursery:
+        relay = trio.CancelScope()
+        nursery.start_soon(_relay, service, relay)
+        try:
+            await service.run(task_status)
+        finally:
+            relay.cancel()
+
+
+async def _relay(service: Service, scope: trio.CancelScope) -> None:
+    with scope:
+        try:
+            await trio.sleep_forever()
+        finally:
+            service.drain(0.0)

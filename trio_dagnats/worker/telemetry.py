@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, final
 
+from trio_dagnats.attempt.outcome import Completed, Failed, Settlement
+from trio_dagnats.wire.events import FailureType
+from trio_dagnats.wire.task import Task
 from trio_dagnats.wire.trace import TraceContext
 
 Attributes = Mapping[str, str | int]
@@ -16,6 +19,12 @@ ACTIVE_TASKS = "worker.tasks.active"
 CANCELLED_SKIPPED = "worker.tasks.cancelled_skipped"
 STEP_DURATION_MS = "step.duration_ms"
 STEP_RETRIES = "step.retries"
+
+_FAILURES = {
+    FailureType.RETRIABLE: "worker.fail",
+    FailureType.NON_RETRIABLE: "worker.failPermanent",
+    FailureType.RETRY_AFTER: "worker.failRetryAfter",
+}
 
 
 class Span(Protocol):
@@ -89,3 +98,30 @@ class NoTelemetry:
 
     def record(self, name: str, value: float) -> None:
         """Record nothing."""
+
+
+def task_attributes(task: Task, task_type: str) -> Attributes:
+    """Return the attributes of ``executeTask <task>``."""
+    attributes: dict[str, str | int] = {
+        "run_id": task.run_id,
+        "step_id": task.step_id,
+        "task_name": task_type,
+    }
+    if task.workflow_name:
+        attributes["workflow_name"] = task.workflow_name
+    return attributes
+
+
+def outcome_span(outcome: Settlement, task: Task, iteration: int) -> tuple[str, Attributes]:
+    """Return name and attributes of the span in which an outcome is stored."""
+    attributes: dict[str, str | int] = {"run_id": task.run_id, "step_id": task.step_id}
+    if isinstance(outcome, Completed):
+        attributes["output_size_bytes"] = len(outcome.output)
+        return "worker.complete", attributes
+    if isinstance(outcome, Failed):
+        attributes["error"] = outcome.error
+        if outcome.kind is not FailureType.RETRIABLE:
+            attributes["failure_type"] = outcome.kind.value
+        return _FAILURES[outcome.kind], attributes
+    attributes["iteration"] = iteration
+    return "worker.continue", attributes

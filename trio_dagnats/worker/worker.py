@@ -19,8 +19,8 @@ from trio_dagnats.worker.drain.ledger import LedgerLine
 from trio_dagnats.worker.handlers import adapters
 from trio_dagnats.worker.handlers.handler import Registry
 from trio_dagnats.worker.handlers.register import Adapt, HandleOptions, register
-from trio_dagnats.worker.relay import serve
-from trio_dagnats.worker.service import Manner, Service
+from trio_dagnats.worker.service import Service, serve
+from trio_dagnats.worker.settings import Settings
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -66,7 +66,7 @@ class Worker:
     ) -> None:
         self._nats = nats
         self._telemetry = telemetry or NoTelemetry()
-        self._manner = Manner(
+        self._settings = Settings(
             concurrency=concurrency, grace=grace, hard_exit=hard_exit, pipelined=pipeline_started
         )
         self._options = options
@@ -91,7 +91,7 @@ class Worker:
     @property
     def grace(self) -> float:
         """Seconds that a drain leaves running handlers."""
-        return self._manner.grace
+        return self._settings.grace
 
     @overload
     def handle(
@@ -200,7 +200,7 @@ class Worker:
 
     def own_process(self) -> None:
         """Turn ``hard_exit`` on: the process is for this worker alone."""
-        self._manner = replace(self._manner, hard_exit=True)
+        self._settings = replace(self._settings, hard_exit=True)
 
     def stop(self) -> None:
         """Begin a drain; idempotent, never waits.
@@ -213,7 +213,7 @@ class Worker:
         if self._service is None:
             self._startup.cancel()
         else:
-            self._service.drain(self._manner.grace)
+            self._service.drain(self._settings.grace)
 
     async def __aenter__(self) -> Self:
         """Serve in the background for the length of the block, without touching signals."""
@@ -234,7 +234,7 @@ class Worker:
     ) -> None:
         """Drain: within ``grace`` at the end of the block, without grace after an error."""
         if self._service is not None:
-            self._service.drain(self._manner.grace if error is None else 0.0)
+            self._service.drain(self._settings.grace if error is None else 0.0)
         await self._leave(error, own=error)
 
     async def _leave(self, error: BaseException | None, own: BaseException | None = None) -> None:
@@ -279,15 +279,15 @@ class Worker:
             self._running = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        about = describe(self.worker_id, self._registry.task_types(), self._manner.concurrency)
+        about = describe(self.worker_id, self._registry.task_types(), self._settings.concurrency)
         handlers = self._registry.handlers()
         with self._startup:
             async with trio.open_nursery() as nursery:
                 try:
                     async with open_broker(self._nats, self._options) as broker:
-                        service = Service(broker, handlers, about, self._telemetry, self._manner)
+                        service = Service(broker, handlers, about, self._telemetry, self._settings)
                         self._service = service
-                        if self._manner.hard_exit:
+                        if self._settings.hard_exit:
                             nursery.start_soon(service.overrun.exit_at_last)
                         await serve(service, task_status)
                 finally:  # the connection is closed

@@ -2,35 +2,30 @@
 
 An attempt is one delivery of a task message being worked on. It has one cancel scope, whose
 deadline is the end of the lease (set once the attempt is no longer young); whoever ends the attempt
-gives a reason first. All attempts of a running worker share its :class:`Hub`.
+gives a reason first. All attempts of a running worker are :class:`InFlight` together.
+
+Attributes of an attempt are written by ``attempts/`` and ``execution/`` only; others call methods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import final
 
 import trio
 
-from trio_dagnats.attempt.lease import lease_end, renew_at
 from trio_dagnats.attempt.life import State
-from trio_dagnats.attempt.loop_bounds import LoopBounds
-from trio_dagnats.attempt.note import Note
-from trio_dagnats.attempt.outcome import Settlement
-from trio_dagnats.attempt.reasons import CancelReason
-from trio_dagnats.errors import NotStored
+from trio_dagnats.attempt.outcome import Outcome, Settlement
+from trio_dagnats.attempt.reasons import CancelReason, reason_of
 from trio_dagnats.transport.port import FOREVER, Delivery, Posted
-from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
-from trio_dagnats.worker.attempts.shared import Hub
+from trio_dagnats.worker.attempts.memory import Memory
+from trio_dagnats.worker.attempts.shared import Shared
+from trio_dagnats.worker.attempts.timers import Nursling
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.settle import Verdict
-from trio_dagnats.worker.handlers.handler import Handler
-from trio_dagnats.worker.intake.slots import Share
-
-NO_NOTE = Note(dispatch=0)
-"""Stands for the note until it is read."""
+from trio_dagnats.worker.intake.consume import Consumer
 
 
 @final
@@ -43,36 +38,109 @@ class Wait:
 
 
 @final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What runs for a task of one type.
+
+    Attributes:
+        task_type: the task name of workflow steps.
+        call: runs the user's function for an attempt.
+        outcome: says what outcome its value means.
+        threaded: the user's function is synchronous and runs in a trio thread.
+        loop: one call per engine iteration, with its state in the checkpoint.
+    """
+
+    task_type: str
+    call: "Callable[[Attempt], Awaitable[object]]"
+    outcome: Callable[[object], Outcome]
+    threaded: bool
+    loop: bool
+
+
+@final
+class InFlight:
+    """The attempts of one running worker that are not over.
+
+    Args:
+        shared: what they share.
+        young: attempts that may end before they are worth watching.
+
+    Attributes:
+        live: the attempts, in the order of their arrival.
+        dispatches: the same by dispatch.
+        spawn: gives an attempt a task; does nothing before the worker has begun and after its end.
+    """
+
+    def __init__(self, shared: Shared, young: "Nursling[Attempt]") -> None:
+        self.shared = shared
+        self.young = young
+        self.live: dict[Attempt, None] = {}
+        self.dispatches: dict[int, Attempt] = {}
+        self.spawn: Callable[[Attempt], None] = _no_task
+        self._empty = trio.lowlevel.ParkingLot()
+
+    def join(self, attempt: "Attempt") -> None:
+        """Add an attempt that has just arrived."""
+        self.live[attempt] = None
+        self.dispatches[attempt.dispatch] = attempt
+        self.young.add(attempt, attempt.delivery.received_at)
+
+    def leave(self, attempt: "Attempt") -> None:
+        """Remove an attempt that is over, and free its slot."""
+        attempt.over = True
+        self.young.discard(attempt)
+        del self.live[attempt]
+        if self.dispatches.get(attempt.dispatch) is attempt:
+            del self.dispatches[attempt.dispatch]
+        if attempt.task is not NO_TASK:
+            self.shared.watch.leave(attempt)
+        self.shared.slots.ended(attempt.share)
+        if not self.live:
+            self._empty.unpark_all()
+
+    async def emptied(self) -> None:
+        """Wait until no attempt is left, with a task or without."""
+        while self.live:
+            await self._empty.park()
+
+    def close(self) -> None:
+        """Give no attempt a task any more: the worker has ended."""
+        self.spawn = _no_task
+
+
+def _no_task(_attempt: "Attempt") -> None:
+    """Drop what an answer would have begun: the worker has ended under it, by a crash."""
+
+
+@final
 class Attempt:
     """The shared state of one attempt; see the module.
 
     A plain class with its defaults in the class: one is made for every task.
 
     Attributes:
-        hub: what all attempts of the worker share.
-        handler: what serves it.
+        in_flight: the attempts that it is one of.
+        shared: what all of them share.
+        program: what runs for it.
         share: the consumer's part of the slots.
         delivery: the task message.
-        dispatch: the identity of the dispatch: the message's stream sequence (design 8.1).
+        dispatch: the identity of the dispatch: the message's stream sequence.
         ack_wait: seconds of the lease, as the durable has it.
         lease_until: trio time after which nothing may be said about the delivery.
         main_task: the handler's, while it has one.
         own_scope: its ``scope``, None until there is a task or a limit for it.
+        own_memory: its ``memory``, None until something has to be remembered.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: what it waits for without a task: its turn to begin (``entrance``), a look at its
-            run, or an event (``express``).
+        posted: what it waits for without a task: its turn to begin (``admission``), a look at its
+            run, or an event (``fast_path``).
         starting: its ``step.started`` while the handler runs already (``pipeline_started``).
         waiter: the handler's task that waits for an answer to one of these.
         unsure: something that was posted may be stored or not.
         known_sequence: the newest history sequence known to speak about this dispatch.
-        starts: those before this one that could still be held against the task (design 8.2).
-        note_written: the attempt note exists, so that the outcome has to delete it.
+        leftovers: remove what it has left on the server, once nobody will read that any more.
         waits: what the handler's own tasks are waiting for by their own wish.
-        signals: revisions of signals that this attempt has returned to its handler.
         iteration: loop iterations committed before this one.
-        bounds: those of an ``agent_loop``, None for any other handler.
-        maps: the durable maps that were called, by name or number.
         idle: the whole attempt waits, without a slot.
         thread: the thread of a plain ``def``, while it runs.
         nak_delay: seconds for the next delayed hand-back.
@@ -84,6 +152,7 @@ class Attempt:
 
     main_task: trio.lowlevel.Task | None = None
     own_scope: trio.CancelScope | None = None
+    own_memory: Memory | None = None
     task: Task = NO_TASK
     state: State = State.RECEIVED
     reason: CancelReason | None = None
@@ -94,18 +163,9 @@ class Attempt:
     waiter: trio.lowlevel.Task | None = None
     unsure: bool = False
     known_sequence: int = 0
-    note: Note = NO_NOTE
-    note_read: bool = False
-    starts: int = 0
-    note_written: bool = False
-    pauses: int = 0
-    signals_pending: bool = False
-    checkpointed: bool = False
-    iteration: int = 0
-    bounds: LoopBounds | None = None
-    maps: tuple[str, ...] = ()
+    leftovers: "tuple[Callable[[Attempt], Awaitable[None]], ...]" = ()
     waits: tuple[Wait, ...] = ()
-    signals: Mapping[str, int] = MappingProxyType({})
+    iteration: int = 0
     idle: bool = False
     thread: int | None = None
     settling: trio.CancelScope | Posted | None = None
@@ -116,14 +176,15 @@ class Attempt:
     over: bool = False
 
     def __init__(
-        self, hub: Hub, handler: Handler, share: Share, ack_wait: float, delivery: Delivery
+        self, in_flight: InFlight, program: Program, consumer: Consumer, delivery: Delivery
     ) -> None:
-        self.hub = hub
-        self.handler = handler
-        self.share = share
+        self.in_flight = in_flight
+        self.shared = in_flight.shared
+        self.program = program
+        self.share = consumer.share
         self.delivery = delivery
-        self.ack_wait = ack_wait
-        self.lease_until = lease_end(delivery.sent_after, ack_wait)
+        self.ack_wait = consumer.ack_wait
+        self.lease_until = delivery.sent_after + consumer.lease
         self.trace = from_headers(delivery.headers)
         self.dispatch = delivery.stream_sequence
 
@@ -136,6 +197,18 @@ class Attempt:
         if self.own_scope is None:
             self.own_scope = trio.CancelScope()
         return self.own_scope
+
+    @property
+    def memory(self) -> Memory:
+        """What it remembers beyond itself; the task has been parsed."""
+        if self.own_memory is None:
+            self.own_memory = Memory(self.shared.store, self.task, self.dispatch)
+        return self.own_memory
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether it has stored a checkpoint."""
+        return self.own_memory is not None and self.own_memory.checkpointed
 
     @property
     def cancelled(self) -> bool:
@@ -162,12 +235,12 @@ class Attempt:
     def log_fields(self) -> dict[str, object]:
         """Return the structured fields of every log line about this attempt."""
         if self.task is NO_TASK:
-            return {"task_type": self.handler.task_type}
+            return {"task_type": self.program.task_type}
         return {
             "run_id": self.task.run_id,
             "step_id": self.task.step_id,
             "attempt": self.task.number,
-            "task_type": self.handler.task_type,
+            "task_type": self.program.task_type,
         }
 
     @property
@@ -195,12 +268,24 @@ class Attempt:
         if self.posted is not None and self.state in {State.RECEIVED, State.STARTING}:
             self.posted.abandon()
             self.posted = None
-            self.hub.spawn(self)  # for its farewell
+            self.in_flight.spawn(self)  # for its farewell
 
     def hand_back(self, reason: CancelReason, until_ns: int) -> None:
         """End the attempt, so that the task comes back at this time (wall clock, nanoseconds)."""
         self.waits += (Wait(what="hand back", until_ns=until_ns),)
         self.cancel(reason)
+
+    def leave_behind(self, remove: "Callable[[Attempt], Awaitable[None]]") -> None:
+        """Have something removed from the server once the attempt's message is done with.
+
+        Args:
+            remove: called with the attempt, off its path; has to log what it cannot remove.
+        """
+        self.leftovers += (remove,)
+
+    def resume_iteration(self, iteration: int) -> None:
+        """Go on with a loop of which so many iterations are committed."""
+        self.iteration = iteration
 
     def hasten(self) -> None:
         """Bound the storing of an outcome once the attempt is cancelled."""
@@ -210,42 +295,6 @@ class Attempt:
 
     def run_event(self, event: HistoryEvent) -> None:
         """Act on what the run's history says about this attempt."""
-        if event.type == EventType.WORKFLOW_CANCELLED:
-            self.cancel(CancelReason.RUN_CANCELLED)
-        elif event.type in {EventType.WORKFLOW_FAILED, EventType.WORKFLOW_COMPLETED}:
-            self.cancel(CancelReason.RUN_ENDED)
-        elif (
-            event.type == EventType.STEP_FAILED
-            and not event.worker_id
-            and event.step_id == self.task.step_id
-            and event.attempt_number == self.task.number
-        ):
-            self.cancel(CancelReason.STEP_TIMEOUT)
-
-    async def renew_lease(self) -> bool:
-        """Renew the lease and move the end of the scope; False if it was not confirmed in time.
-
-        Tried until the lease ends, because the connection may come back before.
-        """
-        try:
-            sent_at = await self.delivery.renew(deadline=self.lease_until)
-        except NotStored:
-            return False
-        if not self.scope.cancel_called:
-            self.lease_until = lease_end(sent_at, self.ack_wait)
-            self.scope.deadline = self.lease_until
-        return True
-
-    async def heartbeat(self) -> None:
-        """Renew the lease at the handler's wish.
-
-        Raises:
-            NotStored: it was not confirmed while the lease lasted.
-        """
-        if not await self.renew_lease():
-            raise NotStored(f"the lease of {self.label} was not renewed in time")
-
-    async def keep_lease(self) -> None:
-        """Renew the lease once and arm the next renewal, while the attempt lasts."""
-        if not self.over and await self.renew_lease() and not self.over:
-            self.hub.agenda.at(renew_at(trio.current_time(), self.ack_wait), self.keep_lease)
+        reason = reason_of(event, self.task)
+        if reason is not None:
+            self.cancel(reason)

@@ -6,6 +6,7 @@ from typing import final
 
 import trio
 
+from trio_dagnats.attempt.loop_bounds import LoopBounds
 from trio_dagnats.attempt.outcome import Completed, Continued, Failed, describe, failure
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import Fatal, RateLimited
@@ -13,8 +14,9 @@ from trio_dagnats.wire.data import to_bytes, to_output
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import check_run_id, check_signal_name, stream_subject
 from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.attempts.upkeep import heartbeat
 from trio_dagnats.worker.context import waits
-from trio_dagnats.worker.context.durable_map import R, T, durable_map
+from trio_dagnats.worker.context.durable_map import DurableMaps, R, T
 from trio_dagnats.worker.context.steering import Inbox, steering
 from trio_dagnats.worker.execution.effects import declare
 
@@ -36,10 +38,12 @@ class TaskContext:
     first, bounded by the lease.
     """
 
-    __slots__ = ("_attempt",)
+    __slots__ = ("_attempt", "_bounds", "_maps")
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, bounds: LoopBounds | None = None) -> None:
         self._attempt = attempt
+        self._bounds = bounds
+        self._maps: DurableMaps | None = None
 
     def __repr__(self) -> str:
         return f"<TaskContext {self._attempt.label}>"
@@ -83,7 +87,7 @@ class TaskContext:
 
         With 0 it must return the output: the engine would fail the step for a ``Continue``.
         """
-        bounds = self._attempt.bounds
+        bounds = self._bounds
         return bounds.iterations_left(self._attempt.iteration) if bounds else None
 
     @property
@@ -92,8 +96,8 @@ class TaskContext:
 
         The engine counts from the end of the first iteration.
         """
-        bounds = self._attempt.bounds
-        return bounds.duration_left(self._attempt.hub.broker.time_ns()) if bounds else None
+        bounds = self._bounds
+        return bounds.duration_left(self._attempt.shared.broker.time_ns()) if bounds else None
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -108,7 +112,7 @@ class TaskContext:
     @property
     def task_type(self) -> str:
         """The task type that this handler was registered for."""
-        return self._attempt.handler.task_type
+        return self._attempt.program.task_type
 
     @property
     def idempotency_key(self) -> str:
@@ -119,7 +123,7 @@ class TaskContext:
     @property
     def draining(self) -> trio.Event:
         """Set when the worker begins to drain: a good moment for a checkpoint."""
-        return self._attempt.hub.draining
+        return self._attempt.shared.draining
 
     @property
     def cancel_reason(self) -> CancelReason | None:
@@ -189,7 +193,7 @@ class TaskContext:
             UsageError: the data cannot be written as JSON.
         """
         await waits.save_checkpoint(self._attempt, to_bytes(data))
-        await waits.commit_signals(self._attempt)
+        await self._attempt.memory.commit_signals()
 
     async def load_checkpoint(self) -> bytes | None:
         """Read the step's checkpoint, None if there is none.
@@ -198,7 +202,7 @@ class TaskContext:
             NotStored: no answer within 10 seconds.
         """
         attempt = self._attempt
-        return await attempt.hub.store.load_checkpoint(attempt.task, beside=attempt.handler.loop)
+        return await attempt.shared.store.load_checkpoint(attempt.task, beside=attempt.program.loop)
 
     async def map(
         self,
@@ -220,7 +224,9 @@ class TaskContext:
             Fatal: a result that cannot be stored.
             Missing, NotStored: as :meth:`checkpoint`.
         """
-        return await durable_map(self._attempt, fn, items, limit=limit, name=name)
+        if self._maps is None:
+            self._maps = DurableMaps(self._attempt)
+        return await self._maps.run(fn, items, limit=limit, name=name)
 
     async def pause(
         self, duration: float, checkpoint: object = None, *, hand_back: bool = False
@@ -274,7 +280,7 @@ class TaskContext:
             UsageError: the run id or the name is no legal key, or the data cannot be written.
             Missing, NotStored, TooLarge: as :meth:`checkpoint`.
         """
-        await self._attempt.hub.store.send_signal(
+        await self._attempt.shared.store.send_signal(
             check_run_id(run_id), check_signal_name(name), to_bytes(data)
         )
 
@@ -286,7 +292,7 @@ class TaskContext:
         """
         task = self._attempt.task
         body = data.encode() if isinstance(data, str) else to_bytes(data)
-        await self._attempt.hub.broker.publish(
+        await self._attempt.shared.broker.publish(
             stream_subject(task.run_id, task.step_id), body, headers=self._attempt.trace.headers()
         )
 
@@ -296,4 +302,4 @@ class TaskContext:
         Raises:
             NotStored: the server did not confirm while the lease lasted.
         """
-        await self._attempt.heartbeat()
+        await heartbeat(self._attempt)

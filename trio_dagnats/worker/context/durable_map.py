@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from trio_dagnats.attempt import mapped
 from trio_dagnats.attempt.mapped import Entry
 from trio_dagnats.attempt.outcome import Continued, Failed
-from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.attempt.reasons import ENDINGS
 from trio_dagnats.errors import BrokerError, Fatal, TooLarge, UsageError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import check_map_name, map_prefix
@@ -36,7 +36,6 @@ R = TypeVar("R")
 
 MAX_ITEMS = 10_000
 """Items of one call: a try reads all their entries at once."""
-RUN_IS_OVER = frozenset({CancelReason.RUN_CANCELLED, CancelReason.RUN_ENDED})
 
 
 @final
@@ -58,30 +57,51 @@ class _Plan(Generic[T, R]):
         return f"{map_prefix(task.run_id, task.step_id, self.attempt.iteration)}{self.call}."
 
 
-async def durable_map(
-    attempt: Attempt,
-    function: Callable[[T], Awaitable[R]],
-    items: Iterable[T],
-    *,
-    limit: int,
-    name: str,
-) -> list[R]:
-    """Run a function for each item, once each over all tries; see ``TaskContext.map``."""
-    if limit not in range(1, MAX_ITEMS + 1):
-        raise UsageError(f"limit of map must be a whole number 1 to {MAX_ITEMS}, not {limit!r}")
-    plan = _plan(attempt, function, items, _call(attempt, name))
-    found = _restore(plan, await attempt.hub.store.load_items(plan.prefix))
-    left = [place for place in range(len(plan.items)) if place not in found]
-    todo = iter(left)
+@final
+class DurableMaps:
+    """The durable maps of one attempt: each call is known by its name or its number."""
 
-    async def work() -> None:
-        for place in todo:
-            found[place] = await _one(plan, place)
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._calls: list[str] = []
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(limit, len(left))):
-            nursery.start_soon(work)
-    return [found[place] for place in range(len(plan.items))]
+    async def run(
+        self,
+        function: Callable[[T], Awaitable[R]],
+        items: Iterable[T],
+        *,
+        limit: int,
+        name: str,
+    ) -> list[R]:
+        """Run a function for each item, once each over all tries; see ``TaskContext.map``."""
+        if limit not in range(1, MAX_ITEMS + 1):
+            raise UsageError(f"limit of map must be a whole number 1 to {MAX_ITEMS}, not {limit!r}")
+        plan = _plan(self._attempt, function, items, self._call(name))
+        found = _restore(plan, await self._attempt.shared.store.load_items(plan.prefix))
+        left = [place for place in range(len(plan.items)) if place not in found]
+        todo = iter(left)
+
+        async def work() -> None:
+            for place in todo:
+                found[place] = await _one(plan, place)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(limit, len(left))):
+                nursery.start_soon(work)
+        return [found[place] for place in range(len(plan.items))]
+
+    def _call(self, name: str) -> str:
+        """Return what a call is known by: its name, or which unnamed call of the try it is."""
+        number = sum(call.isdigit() for call in self._calls) + 1
+        call = check_map_name(name) if name else str(number)
+        if call in self._calls:
+            raise UsageError(
+                f"map {name!r} was called already in this attempt; give each its own name"
+            )
+        if not self._calls:
+            self._attempt.leave_behind(clear_entries)
+        self._calls.append(call)
+        return call
 
 
 async def clear_entries(attempt: Attempt) -> None:
@@ -92,7 +112,7 @@ async def clear_entries(attempt: Attempt) -> None:
     try:
         if await _is_final(attempt):
             prefix = map_prefix(task.run_id, task.step_id, iteration)
-            await attempt.hub.store.clear_items(prefix)
+            await attempt.shared.store.clear_items(prefix)
     except BrokerError:
         log.debug("%s: entries of map not cleared", attempt.label, extra=attempt.log_fields)
 
@@ -100,20 +120,11 @@ async def clear_entries(attempt: Attempt) -> None:
 async def _is_final(attempt: Attempt) -> bool:
     """Say whether no retry will ask for the entries."""
     if attempt.verdict is not Verdict.STORED:
-        return attempt.reason in RUN_IS_OVER
+        return attempt.reason is not None and ENDINGS[attempt.reason].run_is_over
     failed = attempt.outcome
     if not isinstance(failed, Failed) or failed.kind is FailureType.NON_RETRIABLE:
         return True
-    return attempt.task.number > (await attempt.hub.facts.step(attempt.task)).retries
-
-
-def _call(attempt: Attempt, name: str) -> str:
-    """Return what this call is known by: its name, or which unnamed call of the try it is."""
-    call = check_map_name(name) if name else str(sum(c.isdigit() for c in attempt.maps) + 1)
-    if call in attempt.maps:
-        raise UsageError(f"map {name!r} was called already in this attempt; give each its own name")
-    attempt.maps = (*attempt.maps, call)
-    return call
+    return attempt.task.number > (await attempt.shared.facts.step(attempt.task)).retries
 
 
 def _plan(
@@ -181,7 +192,7 @@ async def _one(plan: _Plan[T, R], place: int) -> R:
     written, result = typed_json.round_trip(plan.results, value, what)
     attempt, entry = plan.attempt, Entry(plan.marks[place], written)
     try:
-        await attempt.hub.store.save_item(
+        await attempt.shared.store.save_item(
             f"{plan.prefix}{place}", mapped.encode(entry), until=attempt.lease_until
         )
     except TooLarge as error:

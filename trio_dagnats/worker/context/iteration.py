@@ -8,14 +8,13 @@ from trio_dagnats.attempt.loop_bounds import LoopBounds
 from trio_dagnats.attempt.loop_state import LoopState, read_state, write_state
 from trio_dagnats.errors import Fatal, Retryable, TooLarge
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.context.waits import ensure_note
 from trio_dagnats.worker.typed import typed_json
 
 log = logging.getLogger("trio_dagnats.worker")
 
 
-async def begin(attempt: Attempt, states: TypeAdapter[object]) -> object:
-    """Return the state of the iteration that begins, and learn the loop's bounds.
+async def begin(attempt: Attempt, states: TypeAdapter[object]) -> tuple[object, LoopBounds]:
+    """Return the state of the iteration that begins, and the loop's bounds.
 
     The first iteration's state is the step's input.
 
@@ -23,9 +22,9 @@ async def begin(attempt: Attempt, states: TypeAdapter[object]) -> object:
         Fatal: the input does not validate.
         Retryable: the stored state does not validate, see :func:`_read_stored`.
     """
-    stored = read_state(await attempt.hub.store.load_checkpoint(attempt.task))
-    facts = await attempt.hub.facts.step(attempt.task)
-    attempt.bounds = LoopBounds(
+    stored = read_state(await attempt.shared.store.load_checkpoint(attempt.task))
+    facts = await attempt.shared.facts.step(attempt.task)
+    bounds = LoopBounds(
         max_iterations=facts.max_iterations,
         max_duration=facts.max_duration,
         warn_at=facts.warn_at,
@@ -33,42 +32,43 @@ async def begin(attempt: Attempt, states: TypeAdapter[object]) -> object:
         warned=stored.warned if stored else False,
     )
     if stored is None:
-        return typed_json.read(states, attempt.task.input, "state (from the step's input)")
-    attempt.iteration = stored.iteration
-    _warn(attempt, attempt.bounds)
-    attempt.signals = {**stored.signals, **attempt.signals}
-    return _read_stored(states, stored)
+        first = typed_json.read(states, attempt.task.input, "state (from the step's input)")
+        return first, bounds
+    attempt.resume_iteration(stored.iteration)
+    _warn(attempt, bounds)
+    attempt.memory.resume_loop(stored.signals)
+    return _read_stored(states, stored), bounds
 
 
-async def commit(attempt: Attempt, states: TypeAdapter[object], state: object) -> None:
+async def commit(
+    attempt: Attempt, states: TypeAdapter[object], state: object, bounds: LoopBounds
+) -> None:
     """Write state, iteration, dispatch and consumed signals at once.
 
     Raises:
         Fatal: the state cannot be written, or is more than the server takes.
     """
     written, _ = typed_json.round_trip(states, state, "state")
-    await ensure_note(attempt)
-    bounds = attempt.bounds
-    assert bounds is not None
+    memory = attempt.memory
+    await memory.read()
     loop = LoopState(
         state=written,
         iteration=attempt.iteration + 1,
         dispatch=attempt.dispatch,
-        signals={**attempt.note.signals, **attempt.signals},
-        begun_ns=bounds.begun_ns or attempt.hub.broker.time_ns(),
+        signals=memory.all_signals,
+        begun_ns=bounds.begun_ns or attempt.shared.broker.time_ns(),
         warned=bounds.warned,
     )
     try:
-        await attempt.hub.store.save_checkpoint(attempt.task, write_state(loop))
+        await attempt.shared.store.save_checkpoint(attempt.task, write_state(loop))
     except TooLarge as error:
         raise Fatal(f"state refused: {error}; keep what is large elsewhere") from error
-    attempt.checkpointed = True
-    attempt.signals_pending = False
+    memory.stored_checkpoint(with_signals=True)
 
 
 def _warn(attempt: Attempt, bounds: LoopBounds) -> None:
     """Warn once in the life of a loop: that it was done goes into its checkpoint."""
-    near = bounds.warning(attempt.iteration, attempt.hub.broker.time_ns())
+    near = bounds.warning(attempt.iteration, attempt.shared.broker.time_ns())
     if near and not bounds.warned:
         bounds.warned = True
         log.warning("%s nears its bound: %s", attempt.label, near, extra=attempt.log_fields)

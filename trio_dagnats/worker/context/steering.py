@@ -24,7 +24,7 @@ import trio
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Entry
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.context.waits import received, signal_register
+from trio_dagnats.worker.context.waits import signal_register
 from trio_dagnats.worker.engine.signal_register import SignalRegister
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -44,7 +44,7 @@ class _Block:
     def take(self, entry: Entry) -> None:
         """Take a message and end the block, unless it is over: then whoever looks next has it."""
         if not self.watch.cancel_called:
-            received(self.attempt, self.name, entry.revision)
+            self.attempt.memory.received(self.name, entry.revision)
             self.message = entry.value
             self.scope.cancel()
 
@@ -101,7 +101,7 @@ async def steering(attempt: Attempt, name: str) -> AsyncIterator[Inbox]:
     if entry is not None:
         block.take(entry)
     else:
-        attempt.hub.chores.start_soon(block.wait, register)
+        attempt.shared.chores.start_soon(block.wait, register)
     try:
         with block.scope:
             yield Inbox(block)

@@ -5,7 +5,7 @@ from typing import final
 
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.outcome import Completed, Continued
-from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.attempt.reasons import ENDINGS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.engine.settle import Verdict
 
@@ -35,14 +35,6 @@ class LedgerLine:
         return f"{self.run_id}.{self.step_id} attempt {self.attempt}: {self.end}{kept}"
 
 
-_BY_REASON = {
-    CancelReason.RUN_CANCELLED: "run ended",
-    CancelReason.RUN_ENDED: "run ended",
-    CancelReason.STEP_TIMEOUT: "run ended",
-    CancelReason.LEASE_LOST: "lease left to expire",
-}
-
-
 def line_of(attempt: Attempt) -> LedgerLine:
     """Say what became of an attempt."""
     return LedgerLine(
@@ -61,6 +53,4 @@ def _end(attempt: Attempt) -> str:
         return "continued" if isinstance(attempt.outcome, Continued) else "failed"
     if attempt.state is not State.ENDED and not attempt.over:
         return "still running"
-    if attempt.reason in _BY_REASON:
-        return _BY_REASON[attempt.reason]
-    return "handed back"
+    return ENDINGS[attempt.reason].word if attempt.reason is not None else "handed back"

@@ -12,7 +12,10 @@ from typing import Generic, Protocol, TypeVar, final
 
 import trio
 
-from trio_dagnats.transport.port import Posted
+from trio_dagnats.transport.port import Delivery, Posted
+from trio_dagnats.worker.attempts.attempt import Attempt, InFlight, Program
+from trio_dagnats.worker.execution.triage import parse
+from trio_dagnats.worker.intake.consume import Consumer
 
 PER_TURN = 16
 """Attempts that begin in one of trio's turns, at most: half as many would cost throughput, twice as
@@ -92,3 +95,24 @@ class Entrance(Generic[T]):
                 self._left -= 1
                 attempt.posted = None
                 self._begin(attempt)
+
+
+def admit(
+    in_flight: InFlight,
+    entrance: Entrance[Attempt],
+    program: Program,
+    consumer: Consumer,
+    delivery: Delivery,
+) -> None:
+    """Make a delivery an attempt, which begins at once or after others; never waits."""
+    twin = in_flight.dispatches.get(delivery.stream_sequence)
+    if twin is not None and not twin.cancelled:
+        # A server that was killed may not remember that it has handed this out. The answer of the
+        # attempt that runs settles the message, whichever delivery it was for.
+        delivery.forget()
+        in_flight.shared.slots.ended(consumer.share)
+        return
+    attempt = Attempt(in_flight, program, consumer, delivery)
+    in_flight.join(attempt)
+    parse(attempt)  # its duties need to know the run, however long it waits
+    entrance.enter(attempt)

@@ -19,7 +19,7 @@ async def keep(attempt: Attempt) -> None:
 
     The headers are the engine's (contract 6.8), so that its tools list the entry.
     """
-    delivery, hub = attempt.delivery, attempt.hub
+    delivery, shared = attempt.delivery, attempt.shared
     log.error(
         "not a task, taken out of the queue: %s: %s: %r",
         delivery.subject,
@@ -28,15 +28,15 @@ async def keep(attempt: Attempt) -> None:
         extra=attempt.log_fields,
     )
     headers = {
-        "Dagnats-Dlq-Task": attempt.handler.task_type,
+        "Dagnats-Dlq-Task": attempt.program.task_type,
         "Dagnats-Dlq-Error": attempt.complaint,
         "Dagnats-Dlq-Consumer": "TASK_QUEUES",
         "Dagnats-Dlq-Task-Subject": delivery.subject,
         "Dagnats-Dlq-Delivery-Count": str(delivery.deliveries),
     }
     try:
-        await hub.broker.store(
-            f"dead.{attempt.handler.task_type}.unknown.unknown",
+        await shared.broker.store(
+            f"dead.{attempt.program.task_type}.unknown.unknown",
             delivery.body,
             msg_id=f"dlq:task:{delivery.stream_sequence}",
             headers=headers,

@@ -11,18 +11,17 @@ import trio
 
 from trio_dagnats.attempt import lease
 from trio_dagnats.attempt.life import Effect, Input, State, step
-from trio_dagnats.attempt.outcome import Continued, Failed, Settlement
+from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Failed, Settlement, bounded
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.context.waits import commit_signals
+from trio_dagnats.worker.attempts.upkeep import renew_lease
 from trio_dagnats.worker.engine.settle import Claim, Verdict
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.dead_letter import keep
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
-from trio_dagnats.worker.outcomes import INPUT_OF, bounded
-from trio_dagnats.worker.spans import outcome_span
+from trio_dagnats.worker.telemetry import outcome_span
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -62,12 +61,12 @@ def surely_in_time(attempt: Attempt) -> bool:
     that is shorter than a dead connection can last, a renewal has to prove first that the server is
     there.
     """
-    now, abort_after = trio.current_time(), attempt.hub.broker.abort_after
+    now, abort_after = trio.current_time(), attempt.shared.broker.abort_after
     return lease.surely_in_time(attempt.lease_until, now, abort_after)
 
 
 async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
-    if effect in _HAND_BACKS and not (surely_in_time(attempt) or await attempt.renew_lease()):
+    if effect in _HAND_BACKS and not (surely_in_time(attempt) or await renew_lease(attempt)):
         attempt.reason = CancelReason.LEASE_LOST  # nothing is said, and the lease will end
         attempt.delivery.forget()
         return None
@@ -106,7 +105,7 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
         raise OutcomeError(f"{attempt.label} can have no outcome any more: {why}")
     await trio.lowlevel.checkpoint_if_cancelled()
     # Claimed before anything waits, so that a sibling's second outcome is refused.
-    attempt.outcome = outcome = bounded(outcome, attempt.hub.broker.max_payload)
+    attempt.outcome = outcome = bounded(outcome, attempt.shared.broker.max_payload)
     if not await fast_path.confirmed(attempt):
         attempt.outcome = None
         raise NotStored(f"step.started of {attempt.label} was not stored; the task is handed back")
@@ -122,7 +121,7 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
 
 
 async def conclude(attempt: Attempt, outcome: Settlement) -> None:
-    """Settle the attempt with this outcome, which fits the server (``outcomes.bounded``).
+    """Settle the attempt with this outcome, which fits the server (``outcome.bounded``).
 
     It has ended after it, whatever became of it.
     """
@@ -131,10 +130,10 @@ async def conclude(attempt: Attempt, outcome: Settlement) -> None:
 
 
 async def _publish_started(attempt: Attempt) -> Input:
-    hub = attempt.hub
+    shared = attempt.shared
     event = started_event(attempt)
     try:
-        stored = await hub.broker.store(
+        stored = await shared.broker.store(
             event.subject,
             event.body,
             msg_id=event.msg_id,
@@ -157,7 +156,7 @@ async def _publish_started(attempt: Attempt) -> Input:
 async def _publish_outcome(attempt: Attempt) -> Input:
     assert attempt.outcome is not None
     name, attributes = outcome_span(attempt.outcome, attempt.task, attempt.iteration)
-    with attempt.hub.telemetry.span(name, attempt.trace, attributes) as span:
+    with attempt.shared.telemetry.span(name, attempt.trace, attributes) as span:
         if isinstance(attempt.outcome, Failed):
             span.record_error(DagnatsError(attempt.outcome.error))
         verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
@@ -166,7 +165,7 @@ async def _publish_outcome(attempt: Attempt) -> Input:
         attempt.nak_delay = OUTCOME_RETRY
         log.warning("%s: outcome not stored", attempt.label, extra=attempt.log_fields)
     else:
-        attempt.hub.watch.leave(attempt)
+        attempt.shared.watch.leave(attempt)
     return _AFTER[verdict]
 
 
@@ -196,7 +195,7 @@ async def _store_shielded(attempt: Attempt) -> Verdict:
 
 
 async def _store_outcome(attempt: Attempt) -> Verdict:
-    hub, outcome = attempt.hub, attempt.outcome
+    shared, outcome = attempt.shared, attempt.outcome
     assert outcome is not None
     event = outcome_event(attempt, outcome)
     claim = Claim(
@@ -208,9 +207,10 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
         known=attempt.known_sequence,
     )
     try:
-        if isinstance(outcome, Continued) and not attempt.handler.loop:
-            await commit_signals(attempt)  # a loop's own checkpoint holds them already (design 8.9)
-        return await hub.settler.settle(claim, event)
+        memory = attempt.own_memory
+        if memory is not None and isinstance(outcome, Continued) and not attempt.program.loop:
+            await memory.commit_signals()  # a loop's own checkpoint holds them already
+        return await shared.settler.settle(claim, event)
     except BrokerError as error:
         # One attempt's trouble (a full disk, a stream that is gone) must not end the worker.
         if isinstance(outcome, Failed) or not isinstance(error, TooLarge):
@@ -221,11 +221,10 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
 
 
 async def _write_note(attempt: Attempt) -> None:
-    if not attempt.note_read:  # it could not be read: a blind write would lose what it says
+    if attempt.own_memory is None:
         return
     try:
-        await attempt.hub.store.save_note(attempt.task, attempt.note)
-        attempt.note_written = True
+        await attempt.own_memory.write()
     except BrokerError as error:
         log.warning("%s: note not kept: %s", attempt.label, error, extra=attempt.log_fields)
 

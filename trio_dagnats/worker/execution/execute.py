@@ -1,4 +1,4 @@
-"""One attempt from its delivery to its end: the handler border, and the farewell."""
+"""What an attempt's task does: what comes before the handler, and the handler border."""
 
 import logging
 from collections.abc import Awaitable
@@ -13,6 +13,7 @@ from trio_dagnats.attempt.outcome import (
     Outcome,
     RetryInPlace,
     Settlement,
+    bounded,
     classify,
     in_place_delay,
 )
@@ -20,32 +21,17 @@ from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError, HandlerError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.context.context import TaskContext
-from trio_dagnats.worker.context.waits import ensure_note
-from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.effects import conclude, drive, resume, surely_in_time
+from trio_dagnats.worker.execution.effects import conclude, drive, resume
 from trio_dagnats.worker.execution.triage import examine, parse
-from trio_dagnats.worker.outcomes import bounded
-from trio_dagnats.worker.spans import task_attributes
-from trio_dagnats.worker.telemetry import ACTIVE_TASKS, STEP_DURATION_MS, STEP_RETRIES
+from trio_dagnats.worker.telemetry import (
+    ACTIVE_TASKS,
+    STEP_DURATION_MS,
+    STEP_RETRIES,
+    task_attributes,
+)
 
 log = logging.getLogger("trio_dagnats.worker")
-
-NS = 1_000_000_000
-
-_FAREWELL = {
-    CancelReason.DRAIN: Input.DRAINED,
-    CancelReason.RUN_CANCELLED: Input.RUN_ENDED,
-    CancelReason.RUN_ENDED: Input.RUN_ENDED,
-    CancelReason.RUN_DEADLINE: Input.DRAINED,  # before the handler ran: whoever is next will see
-    CancelReason.STEP_TIMEOUT: Input.RUN_ENDED,
-    CancelReason.LEASE_LOST: Input.LEASE_LOST,
-    CancelReason.HANDED_BACK: Input.HANDED_BACK,
-    CancelReason.NOT_STARTED: Input.HANDED_BACK,
-}
-
-_HANDS_BACK = frozenset({CancelReason.DRAIN, CancelReason.HANDED_BACK, CancelReason.NOT_STARTED})
 
 
 async def until_handler(attempt: Attempt) -> bool:
@@ -66,19 +52,21 @@ async def run_handler(attempt: Attempt) -> None:
 
     This is the only place where everything that a handler raises is caught.
 
-    Cancellation: the handler is cancelled; :func:`farewell` has to follow.
+    Cancellation: the handler is cancelled; :func:`.farewell.farewell` has to follow.
     """
-    hub, handler = attempt.hub, attempt.handler
-    attempt.started_at = hub.now()
+    shared, program = attempt.shared, attempt.program
+    attempt.started_at = shared.now()
     if attempt.started_at >= attempt.lease_until:  # it stood in line for too long
         attempt.cancel(CancelReason.LEASE_LOST)
         return
-    hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
+    attempt.in_flight.young.renew(
+        attempt, attempt.started_at
+    )  # what counts is how long the handler runs
     outcome: Outcome
     error: BaseException | None = None
     try:
-        call = handler.call(TaskContext(attempt)) if hub.silent else _measured(attempt)
-        outcome = handler.outcome(await call)
+        call = program.call(attempt) if shared.silent else _measured(attempt)
+        outcome = program.outcome(await call)
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
@@ -92,21 +80,21 @@ async def run_handler(attempt: Attempt) -> None:
 
 async def _measured(attempt: Attempt) -> object:
     """Call the handler inside of its span, and count it."""
-    hub, task_type = attempt.hub, attempt.handler.task_type
+    shared, task_type = attempt.shared, attempt.program.task_type
     attributes = task_attributes(attempt.task, task_type)
-    hub.telemetry.count(ACTIVE_TASKS, 1)
+    shared.telemetry.count(ACTIVE_TASKS, 1)
     try:
-        with hub.telemetry.span(f"executeTask {task_type}", attempt.trace, attributes) as span:
+        with shared.telemetry.span(f"executeTask {task_type}", attempt.trace, attributes) as span:
             attempt.trace = span.trace()
             try:
-                return await attempt.handler.call(TaskContext(attempt))
+                return await attempt.program.call(attempt)
             except Exception as error:
                 span.record_error(error)
                 raise
     finally:
-        took = hub.now() - attempt.started_at
-        hub.telemetry.count(ACTIVE_TASKS, -1)
-        hub.telemetry.record(STEP_DURATION_MS, round(took * 1000))
+        took = shared.now() - attempt.started_at
+        shared.telemetry.count(ACTIVE_TASKS, -1)
+        shared.telemetry.record(STEP_DURATION_MS, round(took * 1000))
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:
@@ -145,8 +133,8 @@ def _after_handler(
     if isinstance(outcome, RetryInPlace):
         return _retry_in_place(attempt, outcome)
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
-        attempt.hub.telemetry.count(STEP_RETRIES, 1)
-    outcome = bounded(outcome, attempt.hub.broker.max_payload)
+        attempt.shared.telemetry.count(STEP_RETRIES, 1)
+    outcome = bounded(outcome, attempt.shared.broker.max_payload)
     if attempt.starting is not None:
         return _finish_once_started(attempt, outcome)
     return None if fast_path.finish(attempt, outcome) else conclude(attempt, outcome)
@@ -159,10 +147,10 @@ async def _finish_once_started(attempt: Attempt, outcome: Settlement) -> None:
 
 async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     """Hand the task back with a delay, a bounded number of times, so that no run can wedge."""
-    times = attempt.delivery.deliveries - 1
+    memory, times = attempt.memory, attempt.delivery.deliveries - 1
     try:
-        await ensure_note(attempt)
-        times = attempt.note.retries if attempt.hub.store.notes else times
+        await memory.read()
+        times = memory.note.retries if attempt.shared.store.notes else times
     except BrokerError as silence:
         log.warning("%s: note not read: %s", attempt.label, silence, extra=attempt.log_fields)
     if times >= MAX_IN_PLACE:
@@ -170,60 +158,9 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
         await conclude(attempt, Failed(kind=FailureType.RETRIABLE, error=error))
         return
     fast_path.drop_start(attempt)
-    attempt.note = attempt.note.with_retry()
+    memory.let_go(retry=True)
     attempt.nak_delay = in_place_delay(times + 1, wanted.delay, random())  # noqa: S311 - jitter
     await drive(attempt, Input.RETRY_IN_PLACE)
-
-
-async def farewell(attempt: Attempt) -> None:
-    """Answer the message of an attempt that was ended from outside; decide first, then act once."""
-    if attempt.ended or attempt.posted is not None:
-        return
-    attempt.reason = attempt.reason or CancelReason.LEASE_LOST
-    fast_path.drop_start(attempt)
-    limit = min(trio.current_time() + FAREWELL, attempt.lease_until)
-    with trio.CancelScope(shield=True, deadline=limit):
-        await _answer(attempt, attempt.reason)
-    _answer_at_last(attempt)
-    if attempt.reason is CancelReason.LEASE_LOST:
-        attempt.delivery.forget()
-
-
-async def _answer(attempt: Attempt, reason: CancelReason) -> None:
-    if reason is CancelReason.RUN_DEADLINE and attempt.state is State.RUNNING:
-        text = "the run's deadline has passed"
-        await conclude(attempt, Failed(kind=FailureType.NON_RETRIABLE, error=text))
-        return
-    if reason in _HANDS_BACK:
-        await _prepare_hand_back(attempt)
-    running = attempt.state is State.RUNNING
-    paused = running and attempt.nak_delay > 0
-    await drive(attempt, Input.HANDED_BACK if paused else _FAREWELL[reason])
-
-
-def _answer_at_last(attempt: Attempt) -> None:
-    """Hand back what could not be answered in time because its note was too slow."""
-    if attempt.ended or attempt.reason is CancelReason.LEASE_LOST:
-        return
-    if surely_in_time(attempt):
-        attempt.delivery.nak(attempt.nak_delay, not_after=attempt.lease_until)
-    else:
-        attempt.reason = CancelReason.LEASE_LOST
-
-
-async def _prepare_hand_back(attempt: Attempt) -> None:
-    """Note that the attempt is let go on purpose, and for how long (design 8.2, 8.3)."""
-    attempt.nak_delay = 0.0
-    until_ns = max((wait.until_ns for wait in attempt.waits), default=0)
-    if until_ns:
-        attempt.nak_delay = max(0.0, (until_ns - attempt.hub.broker.time_ns()) / NS)
-    if attempt.state not in {State.STARTING, State.RUNNING}:
-        return
-    try:
-        await ensure_note(attempt)
-        attempt.note = attempt.note.with_let_go()
-    except BrokerError:
-        log.warning("%s: handed back without a note", attempt.label, extra=attempt.log_fields)
 
 
 def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:

@@ -20,7 +20,7 @@ from functools import partial
 import trio
 
 from trio_dagnats.attempt.life import Input, State, step
-from trio_dagnats.attempt.outcome import Continued, Settlement
+from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Settlement
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Stored
@@ -30,7 +30,6 @@ from trio_dagnats.worker.engine.facts import RunFacts
 from trio_dagnats.worker.engine.settle import Verdict
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.execution.triage import asks_for_status, is_over
-from trio_dagnats.worker.outcomes import INPUT_OF
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -51,9 +50,9 @@ def begin(attempt: Attempt) -> None:
     Its message has been parsed.
     """
     if attempt.delivery.deliveries > 1 or attempt.complaint:
-        attempt.hub.spawn(attempt)
+        attempt.in_flight.spawn(attempt)
     elif asks_for_status(attempt):
-        facts, tell = attempt.hub.facts, partial(_looked, attempt)
+        facts, tell = attempt.shared.facts, partial(_looked, attempt)
         attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
     else:
         _start(attempt)
@@ -62,23 +61,23 @@ def begin(attempt: Attempt) -> None:
 def _looked(attempt: Attempt, run: RunFacts) -> None:
     attempt.posted = None
     if is_over(attempt, run):
-        attempt.hub.spawn(attempt)
+        attempt.in_flight.spawn(attempt)
     else:
         _start(attempt)
 
 
 def _start(attempt: Attempt) -> None:
     if not _post_started(attempt):
-        attempt.hub.spawn(attempt)
-    elif attempt.hub.pipelined:
+        attempt.in_flight.spawn(attempt)
+    elif attempt.shared.pipelined:
         attempt.starting, attempt.posted = attempt.posted, None
         attempt.state = _RUNNING
-        attempt.hub.spawn(attempt)
+        attempt.in_flight.spawn(attempt)
 
 
 def _post_started(attempt: Attempt) -> bool:
     event = started_event(attempt)
-    attempt.posted = attempt.hub.broker.post(
+    attempt.posted = attempt.shared.broker.post(
         event.subject,
         event.body,
         msg_id=event.msg_id,
@@ -100,7 +99,7 @@ def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
         attempt.state = _RUNNING
-    attempt.hub.spawn(attempt)
+    attempt.in_flight.spawn(attempt)
 
 
 def _started_late(attempt: Attempt, result: Stored | BrokerError) -> None:
@@ -111,7 +110,7 @@ def _started_late(attempt: Attempt, result: Stored | BrokerError) -> None:
         _wake(attempt)
         return
     log.warning("%s: handed back: %s", attempt.label, result, extra=attempt.log_fields)
-    again_ns = attempt.hub.broker.time_ns() + round(STARTED_RETRY * NS)
+    again_ns = attempt.shared.broker.time_ns() + round(STARTED_RETRY * NS)
     attempt.hand_back(CancelReason.NOT_STARTED, again_ns)
     _wake(attempt)
 
@@ -149,16 +148,16 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     A first send may go plain when its lease outlives a dead connection (design 8.6). A tracer's
     span has to enclose the storing, which a callback cannot.
     """
-    hub = attempt.hub
+    shared, memory = attempt.shared, attempt.own_memory
     if (
         attempt.delivery.deliveries > 1
-        or not hub.silent
-        or attempt.lease_until - hub.now() <= hub.broker.abort_after
-        or (attempt.signals_pending and isinstance(outcome, Continued))
+        or not shared.silent
+        or attempt.lease_until - shared.now() <= shared.broker.abort_after
+        or (memory is not None and memory.uncommitted and isinstance(outcome, Continued))
     ):
         return False
     event = outcome_event(attempt, outcome)
-    posted = hub.broker.post(
+    posted = shared.broker.post(
         event.subject,
         event.body,
         msg_id=event.msg_id,
@@ -201,16 +200,16 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
     if attempt.waiter is not None:
         _wake(attempt)
     elif stored:
-        attempt.hub.leave(attempt)
+        attempt.in_flight.leave(attempt)
     else:
         attempt.own_scope = trio.CancelScope(deadline=attempt.lease_until)
-        attempt.hub.spawn(attempt)
+        attempt.in_flight.spawn(attempt)
 
 
 def _acknowledge(attempt: Attempt) -> None:
     attempt.verdict = Verdict.STORED
     attempt.state = _SETTLED
     if attempt.waiter is not None:  # else it leaves everything right after this
-        attempt.hub.watch.leave(attempt)
+        attempt.shared.watch.leave(attempt)
     for answer in _ANSWERS:
         answer(attempt)

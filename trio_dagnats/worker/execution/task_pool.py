@@ -24,7 +24,8 @@ from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.execution.execute import farewell, run_handler, until_handler
+from trio_dagnats.worker.execution.execute import run_handler, until_handler
+from trio_dagnats.worker.execution.farewell import farewell
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -112,7 +113,7 @@ class Runners:
             self._start(None)
 
     def _start(self, attempt: Attempt | None) -> None:
-        name = attempt.handler.task_type if attempt is not None else None
+        name = attempt.program.task_type if attempt is not None else None
         start = partial(self._nursery.start_soon, _Runner(self, attempt).run, name=name)
         self._context.copy().run(start)
 
@@ -156,7 +157,7 @@ class _Runner:
         attempt = self._attempt
         if attempt is not None:
             attempt.reason = attempt.reason or CancelReason.DRAIN
-            error.add_note(f"in {attempt.label} of {attempt.handler.task_type!r}")
+            error.add_note(f"in {attempt.label} of {attempt.program.task_type!r}")
 
     def wake(self, context: Context) -> None:
         """Let the task come for the line."""
@@ -188,7 +189,7 @@ class _Runner:
 
     def _begin(self, attempt: Attempt, scope: trio.CancelScope) -> None:
         self._attempt = attempt
-        self._task.name = attempt.handler.task_type
+        self._task.name = attempt.program.task_type
         attempt.own_scope, attempt.main_task = scope, self._task
 
     def _leave(self, attempt: Attempt, scope: trio.CancelScope, status: object) -> bool:
@@ -204,8 +205,8 @@ class _Runner:
             return False
         self._attempt = None
         attempt.own_scope = attempt.main_task = None  # they are another attempt's from now on
-        if attempt.posted is None:  # else the acknowledgement ends it (``express``)
-            attempt.hub.leave(attempt)
+        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+            attempt.in_flight.leave(attempt)
         return True
 
     def _end(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -232,8 +233,8 @@ async def _end(attempt: Attempt) -> None:
     try:
         await farewell(attempt)
     finally:
-        if attempt.posted is None:  # else the acknowledgement ends it (``express``)
-            attempt.hub.leave(attempt)
+        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+            attempt.in_flight.leave(attempt)
 
 
 def _status(task: trio.lowlevel.Task) -> object:

@@ -10,7 +10,6 @@ import trio
 
 from trio_dagnats.attempt.life import Input
 from trio_dagnats.attempt.loop_state import read_state
-from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Continued, Failed
 from trio_dagnats.attempt.past import Past, killed_too_often, read_past, too_often_text
 from trio_dagnats.errors import BrokerError, Missing
@@ -19,7 +18,6 @@ from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, hist
 from trio_dagnats.wire.registration import status_body
 from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.context.waits import ensure_note
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.facts import RunFacts
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
@@ -66,14 +64,14 @@ async def examine(attempt: Attempt) -> Input:
 
 def asks_for_status(attempt: Attempt) -> bool:
     """Say whether a task has waited so long that its run may be over, and that can be read."""
-    hub = attempt.hub
-    age_ns = hub.broker.time_ns() - attempt.delivery.published_ns
-    return age_ns > YOUNG_NS and not hub.facts.keeps_no_runs(attempt.delivery.received_at)
+    shared = attempt.shared
+    age_ns = shared.broker.time_ns() - attempt.delivery.published_ns
+    return age_ns > YOUNG_NS and not shared.facts.keeps_no_runs(attempt.delivery.received_at)
 
 
 async def _run_is_over(attempt: Attempt) -> bool:
     """Skip the tasks of cancelled runs, and loop iterations of ended ones (contract H14)."""
-    if not is_over(attempt, await attempt.hub.facts.run(attempt.run_id)):
+    if not is_over(attempt, await attempt.shared.facts.run(attempt.run_id)):
         return False
     await _count_skipped(attempt)
     return True
@@ -85,15 +83,15 @@ def is_over(attempt: Attempt, run: RunFacts) -> bool:
 
 
 async def _count_skipped(attempt: Attempt) -> None:
-    hub = attempt.hub
-    hub.skipped += 1
-    hub.telemetry.count(CANCELLED_SKIPPED, 1)
+    shared = attempt.shared
+    shared.skipped += 1
+    shared.telemetry.count(CANCELLED_SKIPPED, 1)
     log.info("%s: skipped, its run is over", attempt.label, extra=attempt.log_fields)
     try:
-        await hub.broker.kv_put(
+        await shared.broker.kv_put(
             BUCKET_WORKER_STATUS,
-            hub.worker_id,
-            status_body(hub.worker_id, hub.skipped),
+            shared.worker_id,
+            status_body(shared.worker_id, shared.skipped),
             deadline=trio.current_time() + FAREWELL,
         )
     except BrokerError:  # best effort, as the Go worker does it (contract 5, step 4)
@@ -105,22 +103,21 @@ async def _after_redelivery(attempt: Attempt) -> Input:
     attempt.known_sequence = past.last_sequence
     if past.settled or past.timed_out:
         return Input.ALREADY_SETTLED
-    await ensure_note(attempt)
-    attempt.note_written = attempt.note != Note(dispatch=attempt.dispatch)
-    attempt.starts = past.starts
-    if attempt.handler.loop and await _own_state_is_stored(attempt):
+    memory = attempt.memory
+    await memory.read()
+    memory.take_up(past.starts)
+    if attempt.program.loop and await _own_state_is_stored(attempt):
         return Input.CONTINUE_MISSING
-    if killed_too_often(past, attempt.note):
-        attempt.outcome = Failed(
-            kind=FailureType.NON_RETRIABLE, error=too_often_text(past, attempt.note)
-        )
+    if killed_too_often(past, memory.note):
+        error = too_often_text(past, memory.note)
+        attempt.outcome = Failed(kind=FailureType.NON_RETRIABLE, error=error)
         return Input.KILLED_TOO_OFTEN
     return Input.READY
 
 
 async def _read_history(attempt: Attempt) -> Past:
     try:
-        records = await attempt.hub.broker.records(
+        records = await attempt.shared.broker.records(
             WORKFLOW_HISTORY,
             history_subject(attempt.run_id),
             since_ns=attempt.published_ns,
@@ -133,7 +130,7 @@ async def _read_history(attempt: Attempt) -> Past:
 
 async def _own_state_is_stored(attempt: Attempt) -> bool:
     """Say whether this dispatch's state was committed before its worker ended (design 8.9)."""
-    stored = read_state(await attempt.hub.store.load_checkpoint(attempt.task))
+    stored = read_state(await attempt.shared.store.load_checkpoint(attempt.task))
     if stored is None or stored.dispatch != attempt.dispatch:
         return False
     attempt.iteration = stored.iteration - 1

@@ -4,28 +4,28 @@ While a handler runs, no coroutine of ours stands around it that is not needed: 
 collector looks at each of them.
 
 A synchronous function runs in a trio thread, bounded by the worker's concurrency. The thread is
-never abandoned: trio cannot stop it, so a cancelled attempt waits for it (design 8.12).
+never abandoned: trio cannot stop it, so a cancelled attempt waits for it.
 """
 
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from typing import Generic, NamedTuple, TypeVar, final, get_args, get_origin
 
-import trio
 from pydantic import TypeAdapter
 
 from trio_dagnats.attempt.outcome import Completed, Continued, Outcome
 from trio_dagnats.errors import Fatal, UsageError
 from trio_dagnats.wire.data import to_output
 from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.attempts.threads import run_in_thread
 from trio_dagnats.worker.context import iteration
 from trio_dagnats.worker.context.context import TaskContext
 from trio_dagnats.worker.typed import signatures, typed_json
 
 S = TypeVar("S")
+Run = Callable[..., Awaitable[object]]
 
 
 @final
@@ -33,14 +33,16 @@ class Adapted(NamedTuple):
     """A function as the worker calls it.
 
     Attributes:
-        call: runs it on a context.
+        call: runs it for an attempt.
         outcome: says what outcome its value means.
         threaded: it runs in a trio thread.
+        loop: one call per engine iteration, with its state in the checkpoint.
     """
 
-    call: Callable[[TaskContext], Awaitable[object]]
+    call: Callable[[Attempt], Awaitable[object]]
     outcome: Callable[[object], Outcome]
     threaded: bool
+    loop: bool = False
 
 
 @final
@@ -62,9 +64,15 @@ def raw(function: Callable[..., object]) -> Adapted:
         UsageError: the signature does not fit.
     """
     signatures.check_parameters(function, ("ctx",))
-    run, threaded = _runner(function)
+    if not signatures.is_async(function):
+        in_thread = partial(_in_thread, function)
+        return Adapted(lambda a: in_thread(a, TaskContext(a)), _completed, threaded=True)
+    run: Run = function  # type: ignore[assignment]  # is_async has just established it
 
-    return Adapted(run, _completed, threaded)
+    def call(attempt: Attempt) -> Awaitable[object]:
+        return run(TaskContext(attempt))
+
+    return Adapted(call, _completed, threaded=False)
 
 
 def typed(function: Callable[..., object]) -> Adapted:
@@ -78,8 +86,9 @@ def typed(function: Callable[..., object]) -> Adapted:
     writes = signatures.adapter(function, signatures.annotation(function, None))
     run, threaded = _runner(function)
 
-    def call(ctx: TaskContext) -> Awaitable[object]:
-        return run(ctx, typed_json.read(reads, ctx.input, "input"))
+    def call(attempt: Attempt) -> Awaitable[object]:
+        value = typed_json.read(reads, attempt.task.input, "input")
+        return run(attempt, TaskContext(attempt), value)
 
     return Adapted(call, partial(_written, writes), threaded)
 
@@ -99,37 +108,39 @@ def agent_loop(function: Callable[..., object]) -> Adapted:
     writes = signatures.adapter(function, _output_type(function, state_type))
     run, threaded = _runner(function)
 
-    async def call(ctx: TaskContext) -> Outcome:
-        attempt = ctx._attempt  # noqa: SLF001 - the loop is part of the attempt
-        value = await run(ctx, await iteration.begin(attempt, states))
+    async def call(attempt: Attempt) -> Outcome:
+        state, bounds = await iteration.begin(attempt, states)
+        value = await run(attempt, TaskContext(attempt, bounds), state)
         if isinstance(value, Continue):
-            await iteration.commit(attempt, states, value.state)
+            await iteration.commit(attempt, states, value.state, bounds)
             return Continued(b"")
         return _written(writes, value)
 
-    return Adapted(call, _as_it_is, threaded)
+    return Adapted(call, _as_it_is, threaded, loop=True)
 
 
-def _runner(function: Callable[..., object]) -> tuple[Callable[..., Awaitable[object]], bool]:
-    if signatures.is_async(function):
-        return function, False  # type: ignore[return-value]  # is_async has just established it
+def _runner(function: Callable[..., object]) -> tuple[Run, bool]:
+    """Return what runs a function (``run(attempt, ctx, value)``), and whether in a thread."""
+    if not signatures.is_async(function):
+        return partial(_in_thread, function), True
+    run: Run = function  # type: ignore[assignment]  # is_async has just established it
 
-    def called(attempt: Attempt, *args: object) -> object:
-        attempt.thread = threading.get_ident()
-        try:
-            return function(*args)
-        finally:
-            attempt.thread = None
+    def in_task(_: Attempt, ctx: TaskContext, *values: object) -> Awaitable[object]:
+        return run(ctx, *values)
 
-    async def in_thread(ctx: TaskContext, *args: object) -> object:
-        attempt = ctx._attempt  # noqa: SLF001 - the hub owns the threads
-        call = partial(called, attempt, ctx, *args)
-        value = await trio.to_thread.run_sync(call, limiter=attempt.hub.threads)
-        if isawaitable(value):
-            return await value  # a plain function that returns a coroutine: wait for it here
-        return value
+    return in_task, False
 
-    return in_thread, True
+
+async def _in_thread(
+    function: Callable[..., object],
+    attempt: Attempt,
+    ctx: TaskContext,
+    *values: object,
+) -> object:
+    value = await run_in_thread(attempt, partial(function, ctx, *values))
+    if isawaitable(value):
+        return await value  # a plain function that returns a coroutine: wait for it here
+    return value
 
 
 def _output_type(function: Callable[..., object], state_type: object) -> object:

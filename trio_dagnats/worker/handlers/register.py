@@ -4,15 +4,17 @@ from collections.abc import Callable
 from typing import TypedDict, TypeVar
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.worker.handlers import adapters
+from trio_dagnats.worker.attempts.attempt import Program
+from trio_dagnats.worker.handlers.adapters import Adapted
 from trio_dagnats.worker.handlers.handler import Handler, Registry
+from trio_dagnats.worker.intake.served import Served
 
 F = TypeVar("F", bound=Callable[..., object])
 
 ACK_WAIT = 300.0
-"""Seconds of the lease on a task, as the Go worker has it (contract 3.3)."""
+"""Seconds of the lease on a task."""
 
-Adapt = Callable[[Callable[..., object]], adapters.Adapted]
+Adapt = Callable[[Callable[..., object]], Adapted]
 """Turns a user's function into what the worker calls."""
 
 
@@ -47,18 +49,20 @@ def register(
 
     def decorate(function: F) -> F:
         adapted = adapt(function)
-        registry.add(
-            Handler(
-                task_type=task_type,
-                group=options.get("group") or "",
-                call=adapted.call,
-                outcome=adapted.outcome,
-                concurrency=options.get("concurrency"),
-                ack_wait=options.get("ack_wait", ACK_WAIT),
-                threaded=adapted.threaded,
-                loop=adapt is adapters.agent_loop,
-            )
+        served = Served(
+            task_type=task_type,
+            group=options.get("group") or "",
+            concurrency=options.get("concurrency"),
+            ack_wait=options.get("ack_wait", ACK_WAIT),
         )
+        program = Program(
+            task_type=task_type,
+            call=adapted.call,
+            outcome=adapted.outcome,
+            threaded=adapted.threaded,
+            loop=adapted.loop,
+        )
+        registry.add(Handler(served, program))
         return function
 
     return decorate if handler is None else decorate(handler)

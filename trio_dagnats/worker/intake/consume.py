@@ -10,8 +10,8 @@ from trio_dagnats.attempt.lease import fresh_within, lease_end
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.names import TASK_QUEUES
-from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake import durables
+from trio_dagnats.worker.intake.served import Served
 from trio_dagnats.worker.intake.slots import Share, Slots
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -28,27 +28,32 @@ StartAttempt = Callable[["Consumer", Delivery], None]
 
 @final
 class Consumer:
-    """The intake of one handler: the sink of its deliveries and the loop that asks for them.
+    """The intake of one durable: the sink of its deliveries and the loop that asks for them.
 
     Args:
         broker: the connected server.
-        handler: what is served.
+        served: the task type.
         state: the durable as the server has it.
         slots: the worker's ledger.
         start: starts an attempt.
+
+    Attributes:
+        share: its part of the slots.
+        ack_wait: seconds of the lease on a task, as the durable has it.
+        lease: seconds of it for which this worker may speak.
     """
 
     def __init__(
         self,
         broker: Broker,
-        handler: Handler,
+        served: Served,
         state: ConsumerState,
         slots: Slots,
         start: StartAttempt,
     ) -> None:
-        self.handler = handler
+        self.served = served
         self._know(state)
-        self.share: Share = slots.share(handler.concurrency)
+        self.share: Share = slots.share(served.concurrency)
         self.share.backlog = state.pending
         self._broker = broker
         self._durable = state.durable or state.name
@@ -64,19 +69,19 @@ class Consumer:
         """
         self._refusals = 0
         has_slot = self._slots.arrived(self.share)
-        if delivery.received_at - delivery.sent_after >= self._lease:
-            log.warning("a task of %s came too late: left to its lease", self.handler.task_type)
+        if delivery.received_at - delivery.sent_after >= self.lease:
+            log.warning("a task of %s came too late: left to its lease", self.served.task_type)
             delivery.forget()
             if has_slot:
                 self._slots.ended(self.share)
         elif has_slot:
             self._start(self, delivery)
         else:
-            delivery.nak(not_after=delivery.sent_after + self._lease)
+            delivery.nak(not_after=delivery.sent_after + self.lease)
 
     def _know(self, state: ConsumerState) -> None:
         self.ack_wait = state.ack_wait_ns / durables.NS
-        self._lease = lease_end(0.0, self.ack_wait)
+        self.lease = lease_end(0.0, self.ack_wait)
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused."""
@@ -105,7 +110,7 @@ class Consumer:
         await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])
         try:
             found = await durables.all_found(self._broker)
-            state = await durables.ensure(self._broker, self.handler, found)
+            state = await durables.ensure(self._broker, self.served, found)
         except BrokerError as error:
             self._refusals = refusals + 1
             log.warning("consumer %s: %s", self._durable, error)

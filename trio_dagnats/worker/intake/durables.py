@@ -8,7 +8,7 @@ import trio
 from trio_dagnats.errors import Conflict, UsageError
 from trio_dagnats.transport.port import Broker, ConsumerSpec, ConsumerState
 from trio_dagnats.wire.names import TASK_QUEUES, consumer_clash, durable_name, filter_subject
-from trio_dagnats.worker.handlers.handler import Handler
+from trio_dagnats.worker.intake.served import Served
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -19,18 +19,18 @@ PATIENCE = 10.0
 DURABLE_PREFIX = "workers-"
 
 
-def spec_of(handler: Handler) -> ConsumerSpec:
+def spec_of(served: Served) -> ConsumerSpec:
     """Return the durable that all workers of a handler's task type share (contract 3.3)."""
     return ConsumerSpec(
         stream=TASK_QUEUES,
-        durable=durable_name(handler.task_type, handler.group),
-        filter_subject=filter_subject(handler.task_type, handler.group),
-        ack_wait_ns=round(handler.ack_wait * NS),
+        durable=durable_name(served.task_type, served.group),
+        filter_subject=filter_subject(served.task_type, served.group),
+        ack_wait_ns=round(served.ack_wait * NS),
         max_ack_pending=MAX_ACK_PENDING,
     )
 
 
-async def ensure(broker: Broker, handler: Handler, found: Sequence[ConsumerState]) -> ConsumerState:
+async def ensure(broker: Broker, served: Served, found: Sequence[ConsumerState]) -> ConsumerState:
     """Create the handler's durable, or take over the live one, after the checks of contract 3.4.
 
     The ``ack_wait`` of a live durable is never shortened (design 8.10): other workers hold leases
@@ -38,7 +38,7 @@ async def ensure(broker: Broker, handler: Handler, found: Sequence[ConsumerState
 
     Args:
         broker: the connected server.
-        handler: whose durable it is.
+        served: whose durable it is.
         found: what the server has; to ask anew for each of a hundred would cost a hundred times
             a list of a hundred.
 
@@ -46,17 +46,17 @@ async def ensure(broker: Broker, handler: Handler, found: Sequence[ConsumerState
         UsageError: another consumer on the server stands in the way; the text names it.
     """
     deadline = trio.current_time() + PATIENCE
-    spec = spec_of(handler)
+    spec = spec_of(served)
     await _delete_orphans(broker, spec, found, deadline)
     durables = [(c.durable, c.filter_subject) for c in found if c.durable]
-    clash = consumer_clash((handler.task_type, handler.group), durables)
+    clash = consumer_clash((served.task_type, served.group), durables)
     if clash is not None:
         raise UsageError(clash)
     try:
         state, _ = await _shape(broker, spec, found, deadline)
     except Conflict as error:
         raise UsageError(
-            f"the server refuses the consumer of task type {handler.task_type!r}: {error}; another "
+            f"the server refuses the consumer of task type {served.task_type!r}: {error}; another "
             "consumer's filter overlaps it"
         ) from error
     return state
@@ -71,7 +71,7 @@ async def all_found(broker: Broker) -> Sequence[ConsumerState]:
     return await broker.consumers(TASK_QUEUES, deadline=trio.current_time() + PATIENCE)
 
 
-async def restore(broker: Broker, handler: Handler, found: Sequence[ConsumerState]) -> bool:
+async def restore(broker: Broker, served: Served, found: Sequence[ConsumerState]) -> bool:
     """Put the durable back in shape if somebody has changed it; say whether that was needed.
 
     A Go worker that starts later resets ``max_ack_pending`` to 1000 (design 8.10), and a worker
@@ -79,13 +79,13 @@ async def restore(broker: Broker, handler: Handler, found: Sequence[ConsumerStat
 
     Args:
         broker: the connected server.
-        handler: whose durable it is.
+        served: whose durable it is.
         found: what the server has.
 
     Raises:
         BrokerError: the server did not answer, or refused.
     """
-    spec, deadline = spec_of(handler), trio.current_time() + PATIENCE
+    spec, deadline = spec_of(served), trio.current_time() + PATIENCE
     _, changed = await _shape(broker, spec, found, deadline)
     return changed
 

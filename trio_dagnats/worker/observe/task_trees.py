@@ -130,7 +130,7 @@ def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
         run_id=attempt.task.run_id,
         step_id=attempt.task.step_id,
         attempt=attempt.task.number,
-        task_type=attempt.handler.task_type,
+        task_type=attempt.program.task_type,
         deliveries=attempt.delivery.deliveries,
         age=round(now - attempt.delivery.received_at, 3),
         lease_left=round(attempt.lease_until - now, 3),

@@ -123,7 +123,7 @@ def _whose(found: Blocker | None) -> str:
         return "Something that is no handler's task blocks"
     attempt, task, _ = found
     child = "" if task is attempt.main_task else f", in its child task {task.name},"
-    return f"{attempt.label} of task type {attempt.handler.task_type}{child} blocks"
+    return f"{attempt.label} of task type {attempt.program.task_type}{child} blocks"
 
 
 def _stack(frames: Iterable[FrameType]) -> str:
