@@ -37,11 +37,31 @@ MAY_IMPORT = {
     "testing": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "": {"errors", "wire", "transport", "worker", "client"},
 }
+WORKER_ROOMS = {
+    "typed": set[str](),
+    "intake": set[str](),
+    "engine": set[str](),
+    "telemetry": set[str](),
+    "deadlines": set[str](),
+    "settings": {"intake"},
+    "directory": {"deadlines", "intake"},
+    "attempts": {"deadlines", "engine", "intake", "telemetry"},
+    "execution": {"attempts", "deadlines", "engine", "intake", "telemetry"},
+    "observe": {"attempts"},
+    "drain": {"attempts", "deadlines", "engine", "observe"},
+    "context": {"attempts", "engine", "execution", "typed"},
+    "handlers": {"attempts", "context", "intake", "typed"},
+}
+"""What each room of ``worker`` may import of the others; ``service`` and ``worker`` see all."""
+WRITES_ATTEMPTS = ("trio_dagnats.worker.attempts.", "trio_dagnats.worker.execution.")
 ASYNCIO = {"asyncio", "nats", "trio_asyncio"}
+MAY_TOUCH_ASYNCIO = ("trio_dagnats.transport.nats_py",)
+PURE = ("trio_dagnats.wire", "trio_dagnats.attempt.", "trio_dagnats.local.engine.core")
+"""Rules without I/O: no trio, and nothing of the transport."""
 
 
-def imports(path: Path, module: str) -> Iterator[str]:
-    """Yield the modules that a module imports, wherever in it, but for types only."""
+def imports(path: Path, module: str, *, types: bool = False) -> Iterator[str]:
+    """Yield the modules that a module imports, wherever in it; with ``types`` for types, too."""
     tree = ast.parse(path.read_text())
     for_types = {
         id(node)
@@ -50,7 +70,7 @@ def imports(path: Path, module: str) -> Iterator[str]:
         for node in ast.walk(block)
     }
     for node in ast.walk(tree):
-        if id(node) in for_types:
+        if id(node) in for_types and not types:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -69,6 +89,7 @@ def room(module: str) -> str:
 
 
 GRAPH = {module: set(imports(path, module)) for module, path in MODULES.items()}
+WITH_TYPES = {module: set(imports(path, module, types=True)) for module, path in MODULES.items()}
 
 
 def test_imports_point_down_only() -> None:
@@ -85,20 +106,97 @@ def test_imports_point_down_only() -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    own = {module: {o for o in others if o in MODULES} for module, others in GRAPH.items()}
+    """Imports for types count: a circle that types hide is one all the same."""
+    own = {module: {o for o in others if o in MODULES} for module, others in WITH_TYPES.items()}
 
     TopologicalSorter(own).prepare()
 
 
-def test_only_the_transport_touches_asyncio_and_nats() -> None:
+def worker_room(module: str) -> str:
+    """Return a module's room in ``worker``; empty for what stands elsewhere."""
+    parts = module.split(".")
+    return parts[2] if len(parts) > 2 and parts[1] == "worker" else ""
+
+
+def test_the_rooms_of_the_worker_import_what_their_table_names() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in WITH_TYPES.items()
+        if (mine := worker_room(module)) and mine not in {"service", "worker"}
+        for other in others
+        if (theirs := worker_room(other)) and theirs != mine and theirs not in WORKER_ROOMS[mine]
+    ]
+
+    assert not wrong
+
+
+def attempts_of(tree: ast.AST) -> set[str]:
+    """Return the names by which a module knows attempts: by annotation, or by custom."""
+    return {"attempt"} | {
+        node.arg
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arg)
+        and node.annotation is not None
+        and ast.unparse(node.annotation).strip("'\"") == "Attempt"
+    }
+
+
+def written(path: Path) -> Iterator[str]:
+    """Yield what a module assigns to an attribute of an attempt."""
+    tree = ast.parse(path.read_text())
+    names = attempts_of(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            owner = node.value
+            if (isinstance(owner, ast.Name) and owner.id in names) or (
+                isinstance(owner, ast.Attribute) and owner.attr in {"attempt", "_attempt"}
+            ):
+                yield ast.unparse(node)
+
+
+def test_only_two_rooms_write_to_an_attempt() -> None:
+    """Everybody else calls a method: who wants to know who writes need not read the worker."""
+    wrong = {
+        module: found
+        for module, path in MODULES.items()
+        if not module.startswith(WRITES_ATTEMPTS) and (found := sorted(written(path)))
+    }
+
+    assert not wrong
+
+
+def test_only_one_room_touches_asyncio_and_nats() -> None:
     wrong = [
         f"{module} imports {other}"
         for module, others in GRAPH.items()
         for other in others
-        if other.split(".")[0] in ASYNCIO and not module.startswith("trio_dagnats.transport.nats")
+        if other.split(".")[0] in ASYNCIO and not module.startswith(MAY_TOUCH_ASYNCIO)
     ]
 
     assert not wrong
+
+
+def test_pure_rules_know_neither_trio_nor_the_transport() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in WITH_TYPES.items()
+        if module.startswith(PURE)
+        for other in others
+        if other.split(".")[0] == "trio" or other.startswith("trio_dagnats.transport")
+    ]
+
+    assert not wrong
+
+
+PACKAGES = sorted(m for m, path in MODULES.items() if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("module", PACKAGES)
+def test_a_room_says_what_lives_in_it(module: str) -> None:
+    said = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
+
+    assert len(said.splitlines()) >= 3
+    assert module == "trio_dagnats" or "May import" in said
 
 
 def docstrings(tree: ast.AST) -> set[int]:

@@ -12,8 +12,9 @@ Layers; imports point down only, and a test checks it on the real imports::
     errors          the one exception tree
 
 ``client``, ``local``, ``attempt`` and ``transport`` do not import each other, but ``client`` and
-``local`` use ``transport``. Only ``transport`` imports nats, asyncio or trio_asyncio, and late:
-importing this package changes nothing in the process.
+``local`` use ``transport``. Only ``transport.nats_py`` imports nats, asyncio or trio_asyncio, and
+late: importing this package changes nothing in the process. Each room says in its ``__init__`` what
+lives there, who calls it and what its words mean.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """The port onto a server, and what stands behind it: nats-py through trio-asyncio, or memory.
 
-May import ``wire`` and ``errors``; only this room imports nats, asyncio or trio_asyncio, and only
+May import ``wire`` and ``errors``; only ``nats_py`` imports nats, asyncio or trio_asyncio, and only
 when a connection is opened. Called by ``worker``, ``client`` and ``local``.
 """
 

@@ -1,5 +1,12 @@
-"""nats-py through trio-asyncio, with a hot path of its own.
+"""The port on a NATS connection: protocol, requests, pulls, stores, buckets.
 
-Imports nats, asyncio and trio_asyncio, so it is itself imported only when a connection is opened
-(``transport.open``). Private names of nats-py stand in ``private`` alone.
+Knows no client library: a ``Link`` (``link``) is made on a ``Path``, which says how subscriptions
+and frames reach the server, and whoever dialled calls it with what comes in. So another client is
+another room beside ``nats_py``, with a path of its own; ``transport.open`` chooses.
+
+May import ``transport.port`` and what stands beside it, ``wire`` and ``errors``. Called through the
+port only, and by the room that makes the link.
+
+Glossary: a *frame* is one command of the protocol, a *flush* one write of many; a *credit* is a
+message that an open pull may still bring.
 """
