@@ -23,9 +23,11 @@ A user never sees an exception of nats-py or asyncio: the transport translates t
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 __all__ = [
+    "Border",
     "BrokerError",
     "Conflict",
     "ConnectError",
@@ -44,8 +46,9 @@ __all__ = [
     "WireError",
     "is_fatal",
     "is_retryable",
-    "plain",
     "unfold",
+    "unwrap_group",
+    "without_groups",
 ]
 
 
@@ -188,10 +191,8 @@ def unfold(err: BaseException) -> Iterator[BaseException]:
             todo.append(found.__cause__)
 
 
-def plain(error: BaseException, own: BaseException | None = None) -> BaseException:
+def unwrap_group(error: BaseException, own: BaseException | None = None) -> BaseException:
     """Unwrap groups of one: what went wrong once needs no group of our nurseries around it.
-
-    Raise it ``from`` its own ``__cause__``, which ``from None`` would wipe out.
 
     Args:
         error: the group.
@@ -203,6 +204,36 @@ def plain(error: BaseException, own: BaseException | None = None) -> BaseExcepti
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+@final
+class Border:
+    """Where the groups of our own nurseries end; see :func:`without_groups`."""
+
+    own: BaseException | None = None
+
+    @contextmanager
+    def callers_block(self) -> Iterator[None]:
+        """Mark the caller's block: a group that is raised in it is the caller's own and stays."""
+        try:
+            yield
+        except BaseException as error:
+            self.own = error
+            raise
+
+
+@contextmanager
+def without_groups() -> Iterator[Border]:
+    """Let what goes wrong once leave a block without the groups of the nurseries in it.
+
+    The error keeps its own ``__cause__``, which ``raise ... from None`` would wipe out.
+    """
+    border = Border()
+    try:
+        yield border
+    except BaseExceptionGroup as group:
+        found = unwrap_group(group, border.own)
+        raise found from found.__cause__
 
 
 def _without_consequences(error: BaseException) -> BaseException:

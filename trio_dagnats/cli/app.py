@@ -14,7 +14,7 @@ from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import child
-from trio_dagnats.errors import plain
+from trio_dagnats.errors import unwrap_group
 
 NAME = "trio-dagnats"
 COMPLETE = "_TRIO_DAGNATS_COMPLETE"
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         return _refuse(setup, error)
     except Exception as error:  # noqa: BLE001 - the border: what is not an answer is an error
-        return _fail(setup, plain(error))
+        return _fail(setup, unwrap_group(error))
     return code if isinstance(code, int) else Exit.DONE
 
 

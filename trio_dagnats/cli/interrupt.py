@@ -6,7 +6,7 @@ from typing import TypeVar, final
 
 import trio
 
-from trio_dagnats.errors import DagnatsError, plain
+from trio_dagnats.errors import DagnatsError, without_groups
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 async def _interruptible(main: Callable[[], Awaitable[T]]) -> T:
     result: list[T] = []
     number = 0
-    try:
+    with without_groups():
         async with trio.open_nursery() as nursery:
 
             async def watch(task_status: trio.TaskStatus[None]) -> None:
@@ -47,8 +47,6 @@ async def _interruptible(main: Callable[[], Awaitable[T]]) -> T:
             await nursery.start(watch)
             result.append(await main())
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise plain(group) from None
     if not result:
         raise Interrupted(number)
     return result[0]

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from trio_dagnats.errors import UsageError, plain
+from trio_dagnats.errors import UsageError, without_groups
 from trio_dagnats.transport.options import ConnectOptions, check_url
 from trio_dagnats.transport.port import Broker
 
@@ -51,7 +51,7 @@ async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterato
     # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
     from trio_dagnats.transport.nats_py.connection import dial  # noqa: PLC0415
 
-    async with _plainly(dial(checked, options or ConnectOptions())) as broker:
+    async with _connected(dial(checked, options or ConnectOptions())) as broker:
         yield broker
 
 
@@ -65,21 +65,14 @@ async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIter
         )
     from trio_dagnats.transport.nats_py.borrowed import borrow  # noqa: PLC0415 - see above
 
-    async with _plainly(borrow(client)) as broker:
+    async with _connected(borrow(client)) as broker:
         yield broker
 
 
 @asynccontextmanager
-async def _plainly(connection: AbstractAsyncContextManager[Broker]) -> AsyncIterator[Broker]:
+async def _connected(connection: AbstractAsyncContextManager[Broker]) -> AsyncIterator[Broker]:
     """Raise what went wrong without our nurseries' groups; a group of the body's own stays."""
-    own: BaseException | None = None
-    try:
+    with without_groups() as border:
         async with connection as broker:
-            try:
+            with border.callers_block():
                 yield broker
-            except BaseException as error:
-                own = error
-                raise
-    except BaseExceptionGroup as group:
-        found = plain(group, own)
-        raise found from found.__cause__

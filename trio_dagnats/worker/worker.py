@@ -10,7 +10,7 @@ from typing import Self, TypeVar, Unpack, final, overload
 
 import trio
 
-from trio_dagnats.errors import UsageError, plain
+from trio_dagnats.errors import UsageError, unwrap_group, without_groups
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.wire.names import check_worker_id
 from trio_dagnats.worker.directory import describe
@@ -176,16 +176,13 @@ class Worker:
             SystemExit: after a second signal.
         """
         interrupts = Interrupts(self._interrupted)
-        try:
-            with self._opened():  # before a signal can come, which would else be lost
-                async with trio.open_nursery() as nursery:
-                    if handle_signals:
-                        await nursery.start(interrupts.run)
-                    await self._run(task_status)
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            found = plain(group)
-            raise found from found.__cause__
+        # Opened before a signal can come, which would else be lost.
+        with without_groups(), self._opened():
+            async with trio.open_nursery() as nursery:
+                if handle_signals:
+                    await nursery.start(interrupts.run)
+                await self._run(task_status)
+                nursery.cancel_scope.cancel()
         interrupts.leave()
 
     def move_to(self, nats: NatsSource) -> None:
@@ -243,7 +240,7 @@ class Worker:
         try:
             await self._block.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            found = plain(group, own)
+            found = unwrap_group(group, own)
             if found is not own:
                 raise found from found.__cause__
 

@@ -17,7 +17,7 @@ import trio
 from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.target import Found, load, locate
-from trio_dagnats.errors import DagnatsError, plain
+from trio_dagnats.errors import DagnatsError, without_groups
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -59,15 +59,13 @@ class _Life:
         """Do what the parent says until it says drain, or goes."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(told))
         await stream.send_all(lines.write("loaded", [w.to_wire() for w in self._found.workflows]))
-        try:
+        with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, stream)
                 nursery.start_soon(self._obey_signals)
                 with self._serving:
                     await self._work(stream)
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise plain(group) from None
 
     async def _work(self, stream: trio.SocketStream) -> None:
         await self._serve.wait()

@@ -25,7 +25,7 @@ from trio_dagnats.cli.options import (
 from trio_dagnats.cli.target import DEFAULT, Target, locate
 from trio_dagnats.cli.unserved import Lookout
 from trio_dagnats.client import Client, WorkflowDef
-from trio_dagnats.errors import UsageError, plain
+from trio_dagnats.errors import UsageError, without_groups
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.wire.events import EventType, HistoryEvent
 
@@ -84,15 +84,13 @@ def dev(setup: Setup, file_or_module: str, port: int, store: Path | None, grace:
 
 async def _run(plan: Plan) -> int:
     signals = Signals()
-    try:
+    with without_groups():
         async with trio.open_nursery() as everything:
             signals.scopes.append(everything.cancel_scope)
             await everything.start(signals.run)
             async with _server(plan) as url:
                 await _develop(plan, url, signals)
             everything.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise plain(group) from None
     return 128 + signals.hurried_by if signals.hurried_by else Exit.DONE
 
 

@@ -15,7 +15,7 @@ from watchfiles import Change, PythonFilter, awatch
 from trio_dagnats.cli.dev.process import Worker
 from trio_dagnats.cli.exits import explain
 from trio_dagnats.client import WorkflowDef
-from trio_dagnats.errors import DagnatsError, plain
+from trio_dagnats.errors import DagnatsError, without_groups
 
 RETIRE_PATIENCE = 60.0
 """Seconds beyond the grace that handlers in threads may take to end in an old version."""
@@ -163,13 +163,11 @@ class Reloader:
             await worker.run(task_status)
 
     async def _import(self, worker: Worker) -> list[WorkflowDef]:
-        try:
+        with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._remind)
                 found = await worker.load()
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise plain(group) from None
         return found
 
     async def _remind(self) -> None:

@@ -20,7 +20,7 @@ from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import COMMAND
 from trio_dagnats.cli.serve import Ready, find_worker
-from trio_dagnats.errors import plain
+from trio_dagnats.errors import without_groups
 from trio_dagnats.worker.drain.interrupts import SIGNALS
 from trio_dagnats.worker.worker import Worker
 
@@ -68,15 +68,13 @@ class _Life:
         """Serve until a signal or the end of the socket."""
         self._tell("loaded", self._worker.grace)
         ready = Ready(lambda: self._tell("ready", 1))
-        try:
+        with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey_signals)
                 nursery.start_soon(self._obey_link)
                 with self._serving:
                     await self._worker.start(handle_signals=False, task_status=ready)
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise plain(group) from None
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(*SIGNALS) as received:

@@ -14,7 +14,7 @@ import trio
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import Plan, Slot
-from trio_dagnats.errors import plain
+from trio_dagnats.errors import without_groups
 from trio_dagnats.worker.drain.interrupts import SIGNALS
 
 log = logging.getLogger("trio_dagnats.processes")
@@ -36,14 +36,12 @@ class Supervisor:
 
     async def run(self) -> int:
         """Keep the processes running; return the worst exit code: theirs, or a second signal's."""
-        try:
+        with without_groups():
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._obey_signals)
                 with self._keeping:
                     await self._keep()
                 nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise plain(group) from None
         return max(self._verdict, *(slot.exit_code for slot in self._slots))
 
     async def _keep(self) -> None:

@@ -8,7 +8,7 @@ from typing import Self, final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, EngineError, Missing, NotStored, plain
+from trio_dagnats.errors import BrokerError, EngineError, Missing, NotStored, without_groups
 from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
 from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
@@ -76,22 +76,15 @@ class LocalEngine:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
-        own: BaseException | None = None
-        try:
+        with without_groups() as border:
             async with open_broker(self._nats, self._options) as broker:
                 await _refuse_company(broker)
                 await resources.ensure(broker, trio.current_time() + SET_UP_PATIENCE)
                 async with trio.open_nursery() as nursery:
                     await _start(broker, nursery)
-                    try:
+                    with border.callers_block():
                         yield
-                    except BaseException as error:
-                        own = error
-                        raise
                     nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            found = plain(group, own)
-            raise found from found.__cause__
 
 
 async def _start(broker: Broker, nursery: trio.Nursery) -> None:
