@@ -9,11 +9,12 @@ from pydantic import BaseModel, Field
 from trio.testing import MockClock
 
 from trio_dagnats import Client, Continue, Fatal, Retry, Run, TaskContext, Worker, Workflow
-from trio_dagnats.attempt.loop_bounds import NS, LoopBounds
+from trio_dagnats.attempt.loop_bounds import LoopBounds
 from trio_dagnats.client import RunStatus
 from trio_dagnats.errors import RunFailed
 from trio_dagnats.local import LocalEngine
 from trio_dagnats.testing import Harness
+from trio_dagnats.wire.text import NS
 
 
 async def play(

@@ -10,8 +10,9 @@ from trio_dagnats import TaskContext, Worker
 from trio_dagnats.testing import Harness
 from trio_dagnats.transport.port import ConsumerSpec, ConsumerState
 from trio_dagnats.wire.names import TASK_QUEUES, durable_name, filter_subject
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.directory import EVERY
-from trio_dagnats.worker.intake.durables import MAX_ACK_PENDING, NS
+from trio_dagnats.worker.intake.durables import MAX_ACK_PENDING
 
 SERVED = ("a", "b", "c")
 

@@ -8,6 +8,7 @@ from contract_bench import PATIENCE, Bench
 
 from trio_dagnats.errors import BrokerError, Conflict, Missing, NotStored, TooLarge
 from trio_dagnats.transport.port import Stored
+from trio_dagnats.wire.events import Event
 
 
 async def test_a_stored_message_is_read_back_as_it_was(bench: Bench) -> None:
@@ -202,7 +203,7 @@ class Told:
 async def test_a_post_is_stored_and_told_with_its_sequence(bench: Bench) -> None:
     told = Told()
 
-    bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    bench.broker.post(Event(bench.subject("a"), "i", {}, b"1"), deadline=bench.soon, done=told)
 
     (result,) = await told.wait()
     last = await bench.broker.last_record(bench.stream, bench.subject("a"), deadline=bench.soon)
@@ -214,7 +215,7 @@ async def test_a_post_is_stored_and_told_with_its_sequence(bench: Bench) -> None
 async def test_nobody_is_told_of_a_post_before_the_call_has_returned(bench: Bench) -> None:
     told = Told()
 
-    bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    bench.broker.post(Event(bench.subject("a"), "i", {}, b"1"), deadline=bench.soon, done=told)
 
     assert not told.results
     await told.wait()
@@ -224,7 +225,7 @@ async def test_posts_keep_their_order(bench: Bench) -> None:
     told = Told()
     for number in range(3):
         bench.broker.post(
-            bench.subject("a"), b"x", msg_id=f"{number}", deadline=bench.soon, done=told
+            Event(bench.subject("a"), f"{number}", {}, b"x"), deadline=bench.soon, done=told
         )
 
     results = await told.wait(3)
@@ -238,7 +239,7 @@ async def test_a_second_post_of_one_id_is_told_as_a_duplicate(bench: Bench) -> N
     told = Told()
     first = await bench.broker.store(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon)
 
-    bench.broker.post(bench.subject("a"), b"2", msg_id="i", deadline=bench.soon, done=told)
+    bench.broker.post(Event(bench.subject("a"), "i", {}, b"2"), deadline=bench.soon, done=told)
 
     (result,) = await told.wait()
     assert result == Stored(sequence=first.sequence, duplicate=True)
@@ -247,7 +248,7 @@ async def test_a_second_post_of_one_id_is_told_as_a_duplicate(bench: Bench) -> N
 async def test_a_post_that_no_stream_takes_is_told_as_a_refusal(bench: Bench) -> None:
     told = Told()
 
-    bench.broker.post("nowhere.at.all", b"1", msg_id="i", deadline=bench.soon, done=told)
+    bench.broker.post(Event("nowhere.at.all", "i", {}, b"1"), deadline=bench.soon, done=told)
 
     (result,) = await told.wait()
     assert isinstance(result, Missing)
@@ -257,7 +258,7 @@ async def test_a_post_that_is_too_large_is_not_taken(bench: Bench) -> None:
     body = b"x" * (bench.broker.max_payload + 1)
 
     posted = bench.broker.post(
-        bench.subject("a"), body, msg_id="i", deadline=bench.soon, done=Told()
+        Event(bench.subject("a"), "i", {}, body), deadline=bench.soon, done=Told()
     )
 
     assert posted is None
@@ -265,11 +266,13 @@ async def test_a_post_that_is_too_large_is_not_taken(bench: Bench) -> None:
 
 async def test_an_abandoned_post_is_told_to_nobody(bench: Bench) -> None:
     told, other = Told(), Told()
-    posted = bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    posted = bench.broker.post(
+        Event(bench.subject("a"), "i", {}, b"1"), deadline=bench.soon, done=told
+    )
     assert posted is not None
 
     posted.abandon()
-    bench.broker.post(bench.subject("a"), b"2", msg_id="j", deadline=bench.soon, done=other)
+    bench.broker.post(Event(bench.subject("a"), "j", {}, b"2"), deadline=bench.soon, done=other)
 
     await other.wait()
     assert not told.results
@@ -279,7 +282,9 @@ async def test_a_post_whose_deadline_is_moved_into_the_past_is_told_as_not_store
     bench: Bench,
 ) -> None:
     told = Told()
-    posted = bench.broker.post(bench.subject("a"), b"1", msg_id="i", deadline=bench.soon, done=told)
+    posted = bench.broker.post(
+        Event(bench.subject("a"), "i", {}, b"1"), deadline=bench.soon, done=told
+    )
     assert posted is not None
 
     posted.deadline = trio.current_time() - 1

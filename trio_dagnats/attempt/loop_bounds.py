@@ -9,7 +9,8 @@ lost on retries (contract H12).
 from dataclasses import dataclass
 from typing import final
 
-NS = 1_000_000_000
+from trio_dagnats.wire.text import NS
+
 WARN_PART = 0.8
 """The part of a bound after which a loop is warned, unless its step says ``budget_warn_at``."""
 

@@ -10,6 +10,7 @@ from typing import Protocol, final
 from trio_dagnats.attempt.note import Note
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
+from trio_dagnats.wire.names import MSG_ID
 from trio_dagnats.wire.task import Task
 
 MAX_STARTS = 5
@@ -86,7 +87,7 @@ def read_past(records: Iterable[HistoryRecord], task: Task, dispatch: int) -> Pa
             starts += 1
         elif _is_timeout(event, task):
             timed_out = True
-        elif _is_outcome(event, record.headers.get("Nats-Msg-Id", ""), task, dispatch):
+        elif _is_outcome(event, record.headers.get(MSG_ID, ""), task, dispatch):
             settled = event.type
     return Past(
         settled=settled,

@@ -12,6 +12,7 @@ import trio
 
 from trio_dagnats.client.schedule import is_scheduled
 from trio_dagnats.errors import EngineError
+from trio_dagnats.transport.news import News
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
@@ -31,18 +32,10 @@ Snapshot = Callable[[], Awaitable[WorkflowRun | None]]
 
 async def wait_for_end(broker: Broker, run_id: str, snapshot: Snapshot) -> WorkflowRun:
     """Wait until a run's snapshot is terminal, and return it."""
-    woken = trio.lowlevel.ParkingLot()
-    ended = False
-
-    def hear(message: Message | None) -> None:
-        nonlocal ended
-        if message is None or _ends(message.body):
-            ended = True
-            woken.unpark_all()
-
+    news = News(_ends)
     appears_by = trio.current_time() + APPEARS_WITHIN
     pause = POLL
-    async with broker.listen(history_subject(run_id), hear):
+    async with broker.listen(history_subject(run_id), news.hear):
         while True:
             found = await snapshot()
             if found is not None and found.status.is_terminal:
@@ -53,10 +46,9 @@ async def wait_for_end(broker: Broker, run_id: str, snapshot: Snapshot) -> Workf
                     f"run {run_id} is not stored: there is no such run, or no engine is running"
                 )
             # The event can be earlier than the snapshot that it announces.
-            pause = FIRST_LOOK if ended else min(pause * 2, POLL)
-            ended = False
-            with trio.move_on_after(pause):
-                await woken.park()
+            pause = FIRST_LOOK if news.heard else min(pause * 2, POLL)
+            news.forget()
+            await news.wait(pause)
 
 
 @final
@@ -90,24 +82,13 @@ class Events:
         return event
 
     async def _wait(self) -> None:
-        heard = 0
-        woken = trio.lowlevel.ParkingLot()
-
-        def hear(_message: Message | None) -> None:
-            nonlocal heard
-            heard += 1
-            woken.unpark_all()
-
-        async with self._broker.listen(history_subject(self._run_id), hear):
+        news = News()
+        async with self._broker.listen(history_subject(self._run_id), news.hear):
             while True:
-                before = heard
+                news.forget()
                 if await self._read():
                     return
-                if heard != before:
-                    continue  # something came while we read
-                with trio.move_on_after(POLL) as scope:
-                    await woken.park()
-                if scope.cancelled_caught and await self._ended_silently():
+                if not await news.wait(POLL) and await self._ended_silently():
                     self._over = not await self._read()
                     return
 
@@ -135,5 +116,5 @@ async def read_history(
     return found, records[-1].sequence if records else after
 
 
-def _ends(body: bytes) -> bool:
-    return any(kind.value.encode() in body for kind in ENDS)
+def _ends(message: Message) -> bool:
+    return any(kind.value.encode() in message.body for kind in ENDS)

@@ -11,6 +11,7 @@ from trio_dagnats.client.follow import Events, read_history, wait_for_end
 from trio_dagnats.client.schedule import unschedule
 from trio_dagnats.client.timeline import RunTimeline, timeline
 from trio_dagnats.errors import EngineError, RunFailed
+from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
@@ -143,7 +144,7 @@ class Run:
         if found is None and await unschedule(self._broker, self.id):
             return
         event = events.cancelled(self.id, self._broker.time_ns())
-        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
+        await store_event(self._broker, event, deadline=soon())
 
     async def approve(self, step_id: str, output: object = None) -> None:
         """Approve a step of the type ``approval``; the first answer counts.
@@ -170,7 +171,7 @@ class Run:
     async def _answer(self, kind: EventType, step_id: str, payload: bytes) -> None:
         now_ns = self._broker.time_ns()
         event = events.answered(kind, self.id, check_step_id(step_id), payload, now_ns)
-        await self._broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=soon())
+        await store_event(self._broker, event, deadline=soon())
 
     def events(self) -> AsyncIterator[HistoryEvent]:
         """Return an iterator over the run's events, from its start to its end, as they come.

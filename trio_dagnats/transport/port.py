@@ -28,6 +28,7 @@ from trio_dagnats.transport.values import (
     Stored,
     StreamSpec,
 )
+from trio_dagnats.wire.events import Event
 
 __all__ = [
     "FOREVER",
@@ -143,28 +144,22 @@ class Broker(Buckets, Protocol):
         """
         ...
 
-    def post(  # noqa: PLR0913 - one publish, six facts about it
+    def post(
         self,
-        subject: str,
-        body: bytes,
+        event: Event,
         *,
-        msg_id: str,
-        headers: Mapping[str, str] = NO_HEADERS,
         resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
     ) -> Posted | None:
-        """Publish to a stream as :meth:`store` does, but without a task that waits for it.
+        """Store an event as :meth:`store` does, but without a task that waits for it.
 
         The hot half of a worker: two of these are sent for every task, and a trio task that waits
         costs more than the message. Never waits; ``done`` is called later, never from in here.
 
         Args:
-            subject: as in ``store``, like everything but ``done``.
-            body: the bytes.
-            msg_id: ``Nats-Msg-Id``.
-            headers: more headers.
-            resend_expect: the condition for sends after the first one.
+            event: what to store, under its id.
+            resend_expect: the condition for sends after the first one, as in ``store``.
             deadline: trio time.
             done: gets the acknowledgement; or ``NotStored`` when the deadline has passed (it may
                 or may not be stored); or another error for a refusal that ``store`` would look

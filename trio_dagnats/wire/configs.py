@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_SLEEP_NS = 365 * 86_400 * 1_000_000_000
-MAX_APPROVAL_NS = 168 * 3600 * 1_000_000_000
+from trio_dagnats.wire.text import NS
+
+MAX_SLEEP_NS = 365 * 86_400 * NS
+MAX_APPROVAL_NS = 168 * 3600 * NS
 STEP_ID = r"^[A-Za-z0-9_-]+$"
 """Ids are parts of keys, subjects and message ids (contract 10.2)."""
 KEY = r"^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$"

@@ -24,6 +24,9 @@ BUCKET_SIGNALS = "signals"
 BUCKET_WORKERS = "workers"
 BUCKET_WORKER_STATUS = "worker_status"
 
+MSG_ID = "Nats-Msg-Id"
+"""The header by which a server knows a message that it has stored already."""
+
 MAX_NAME = 200
 """Longer names would not fit subjects and durable names that hold several of them."""
 

@@ -5,13 +5,13 @@ from typing import Literal, Self, final
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.text import parse_rfc3339
+from trio_dagnats.wire.text import NS, parse_rfc3339
 
 BUCKET_SCHEDULED = "scheduled_runs"
 SCHEDULE_DURABLE = "scheduled-run-timer"
 """What reads the messages, on the stream ``SLEEP_TIMERS``; no binary of DagNats has it (H35)."""
 SCHEDULED = "scheduled."
-MAX_AHEAD_NS = 365 * 86_400 * 1_000_000_000
+MAX_AHEAD_NS = 365 * 86_400 * NS
 
 
 @final

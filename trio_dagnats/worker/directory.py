@@ -15,6 +15,7 @@ from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.deadlines import LEAVE
 from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.served import Served
@@ -46,7 +47,7 @@ class Presence:
 
     async def announce(self) -> None:
         """Write the entry; a server without the bucket just has no directory (contract 1.3)."""
-        now = datetime.fromtimestamp(self._broker.time_ns() / durables.NS, UTC)
+        now = datetime.fromtimestamp(self._broker.time_ns() / NS, UTC)
         entry = self._registration.model_copy(update={"last_seen": now.isoformat()})
         try:
             await self._broker.kv_put(

@@ -13,12 +13,12 @@ from trio_dagnats.local.engine.core.state import RunState
 from trio_dagnats.local.engine.core.transitions import HANDLED, Applied, Start
 from trio_dagnats.local.engine.locks import lock_key
 from trio_dagnats.local.engine.runs import Runs
-from trio_dagnats.local.engine.sender import MSG_ID, Sender
+from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
-from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
+from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.text import NS, compact
 
 log = logging.getLogger("trio_dagnats.local")

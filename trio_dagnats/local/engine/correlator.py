@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.local.engine.core.paths import matches, wanted
 from trio_dagnats.local.engine.core.state import CANCEL, Effect, RunState
+from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
@@ -128,7 +129,7 @@ class Correlator:
         if not matches(waiter.match.left, waiter.match.right, event):
             return
         told = _told(waiter, body, self._broker.time_ns())
-        await self._broker.store(told.subject, told.body, msg_id=told.msg_id, deadline=soon())
+        await store_event(self._broker, told, deadline=soon())
 
 
 def _told(waiter: Waiter, body: bytes, now_ns: int) -> Event:

@@ -14,12 +14,17 @@ from trio_dagnats.local.engine.rates import Rates
 from trio_dagnats.local.engine.slots import Slots
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.names import DEAD_LETTERS, SLEEP_TIMERS, TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.wire.names import (
+    DEAD_LETTERS,
+    MSG_ID,
+    SLEEP_TIMERS,
+    TASK_QUEUES,
+    WORKFLOW_HISTORY,
+)
 from trio_dagnats.wire.text import NS, compact
 
 WINDOW_NS = 100 * NS
 """For so long the server of a work queue surely knows an id (its window is 120 s)."""
-MSG_ID = "Nats-Msg-Id"
 TOKENS = "approval_tokens"
 AT_ONCE = 500
 """Messages of a map that are on their way at once."""

@@ -28,6 +28,7 @@ from trio_dagnats.transport.port import (
     StreamSpec,
 )
 from trio_dagnats.transport.rules import OPERATION, check_size, entries_of
+from trio_dagnats.wire.events import Event
 from trio_dagnats.wire.names import kv_subject
 
 ABORT_AFTER = 35.0
@@ -116,26 +117,24 @@ class MemoryBroker:
             await self.line.wait(SILENCE, deadline)
             resent = True
 
-    def post(  # noqa: PLR0913 - the port's signature
+    def post(
         self,
-        subject: str,
-        body: bytes,
+        event: Event,
         *,
-        msg_id: str,
-        headers: Mapping[str, str] = NO_HEADERS,
         resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
     ) -> Post | None:
         """See the port; here it is a task of the server's."""
         try:
-            self._check_size(subject, body, headers)
+            self._check_size(event.subject, event.body, event.headers)
         except TooLarge:
             return None
+        store = partial(self._server.store, event.subject, event.body, event.headers, event.msg_id)
         post = Post(
             self._server,
             self.line,
-            partial(self._server.store, subject, body, headers, msg_id),
+            store,
             resend_expect,
             deadline,
             done,

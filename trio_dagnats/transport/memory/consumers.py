@@ -10,8 +10,7 @@ import trio
 from trio_dagnats.transport.memory.clockwork import Clockwork
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, Record
-
-NS = 1_000_000_000
+from trio_dagnats.wire.text import NS
 
 
 class Puller(Protocol):

@@ -8,6 +8,7 @@ import trio
 from trio_dagnats.transport.memory.consumers import Consumer, Pull
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.port import FOREVER, IntakeSink, PullEnd, Record
+from trio_dagnats.wire.text import NS
 
 
 @final
@@ -41,7 +42,7 @@ class MemoryDelivery:
 
     def nak(self, delay: float = 0.0, *, not_after: float = FOREVER) -> None:
         """See the port."""
-        delay_ns = round(delay * 1e9)
+        delay_ns = round(delay * NS)
         body = f'-NAK {{"delay": {delay_ns}}}' if delay_ns else "-NAK"
         self._answer(body, lambda: self._consumer.nak(self.stream_sequence, delay), not_after)
 

@@ -11,15 +11,15 @@ import trio
 from trio_dagnats.errors import Conflict, Missing
 from trio_dagnats.transport.memory.clockwork import Clockwork
 from trio_dagnats.transport.memory.consumers import Answer, Consumer
-from trio_dagnats.transport.memory.streams import MSG_ID, Stream
+from trio_dagnats.transport.memory.streams import Stream
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
 from trio_dagnats.transport.rules import no_bucket
-from trio_dagnats.wire.names import overlap
+from trio_dagnats.wire.names import MSG_ID, overlap
+from trio_dagnats.wire.text import NS
 
 EPOCH_NS = 1_786_000_000_000_000_000
 """The wall clock when trio's clock was zero; in 2026, so that ages and ids look real."""
-NS = 1_000_000_000
 KEPT_ANSWERS = 10_000
 
 

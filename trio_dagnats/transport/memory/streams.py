@@ -7,8 +7,7 @@ from trio_dagnats.errors import Conflict
 from trio_dagnats.transport.memory.consumers import Consumer
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import Record, Stored, StreamSpec
-
-MSG_ID = "Nats-Msg-Id"
+from trio_dagnats.wire.names import MSG_ID
 
 
 @final

@@ -7,8 +7,7 @@ from trio_dagnats.transport.nats.frames import Frame, decode_ack
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost
 from trio_dagnats.transport.port import FOREVER
-
-NS = 1_000_000_000
+from trio_dagnats.wire.text import NS
 
 
 @final

@@ -20,10 +20,10 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
+from trio_dagnats.wire.text import NS
 
 log = logging.getLogger("trio_dagnats.transport")
 
-NS = 1_000_000_000
 HEARTBEAT_LEAST = 1.0
 HEARTBEAT_MOST = 5.0
 """Seconds between the server's signs of life on an open pull."""

@@ -13,8 +13,9 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
 from trio_dagnats.transport.rules import check_size
+from trio_dagnats.wire.events import Event
+from trio_dagnats.wire.names import MSG_ID
 
-MSG_ID = "Nats-Msg-Id"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
 BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
 """JetStream errors that pass: no quorum, out of memory or store for now, too many in flight."""
@@ -63,19 +64,17 @@ class Publisher:
             tries += 1
             frame = again()
 
-    def post(  # noqa: PLR0913 - the port's signature
+    def post(
         self,
-        subject: str,
-        body: bytes,
+        event: Event,
         *,
-        msg_id: str,
-        headers: Mapping[str, str] = NO_HEADERS,
         resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
     ) -> "Post | None":
         """Publish without a task that waits; see ``port.Broker.post``."""
         link = self._link
+        subject, msg_id, headers, body = event
         head = _head(headers, msg_id, None)
         if len(head) + len(body) > link.path.max_payload or link.outbox.full:
             return None

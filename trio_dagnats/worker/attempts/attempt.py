@@ -92,7 +92,7 @@ class InFlight:
         del self.live[attempt]
         if self.dispatches.get(attempt.dispatch) is attempt:
             del self.dispatches[attempt.dispatch]
-        if attempt.task is not NO_TASK:
+        if attempt.watched:
             self.shared.watch.leave(attempt)
         self.shared.slots.ended(attempt.share)
         if not self.live:
@@ -146,6 +146,7 @@ class Attempt:
         nak_delay: seconds for the next delayed hand-back.
         complaint: why the message is no task.
         settling: the scope or the post that bounds the storing of an outcome.
+        watched: its run is listened to for it, as it lives for a while.
         returned: the handler is over, or was never called.
         over: the attempt has left the worker.
     """
@@ -172,6 +173,7 @@ class Attempt:
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
+    watched: bool = False
     returned: bool = False
     over: bool = False
 

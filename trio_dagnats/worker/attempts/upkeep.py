@@ -8,10 +8,10 @@ from trio_dagnats.attempt.lease import lease_end, renew_at
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import NotStored
 from trio_dagnats.wire.task import NO_TASK
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.attempts.timers import YOUNG
 
-NS = 1_000_000_000
 STARTING_MOST = 1.0
 """Seconds that an attempt may wait for its ``step.started`` before its run is watched."""
 DEADLINE_READ = 1.0
@@ -43,6 +43,7 @@ def begin_duties(attempt: Attempt) -> None:
         return
     shared, born = attempt.shared, attempt.delivery.received_at
     shared.watch.join(attempt)
+    attempt.watched = True
     first = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
     shared.agenda.at(first, partial(_keep_lease, attempt))
     shared.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))

@@ -7,12 +7,12 @@ import trio
 
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import OutcomeError, UsageError
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt, Wait
 from trio_dagnats.worker.attempts.progress import got_further
 from trio_dagnats.worker.attempts.waiting import Waiting
 from trio_dagnats.worker.engine.signal_register import SignalRegister
 
-NS = 1_000_000_000
 MAX_PAUSE = 365 * 86_400.0
 """Seconds of the longest pause: the engine's own sleeps are no longer."""
 

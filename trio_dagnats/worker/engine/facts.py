@@ -18,7 +18,7 @@ from trio_dagnats.errors import BrokerError, Missing, WireError
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import parse_rfc3339
+from trio_dagnats.wire.text import NS, parse_rfc3339
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -174,9 +174,9 @@ def _one_step(step: dict[str, object], default: object) -> StepFacts:
     retries = policy.get("max_attempts") if isinstance(policy, dict) else step.get("retries")
     return StepFacts(
         retries=_whole(retries),
-        timeout=_whole(step.get("timeout")) / 1e9,
+        timeout=_whole(step.get("timeout")) / NS,
         max_iterations=_whole(bounds.get("max_iterations")),
-        max_duration=_whole(bounds.get("max_duration")) / 1e9,
+        max_duration=_whole(bounds.get("max_duration")) / NS,
         warn_at=_whole(bounds.get("budget_warn_at")),
     )
 

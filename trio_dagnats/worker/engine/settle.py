@@ -12,14 +12,14 @@ from typing import final
 
 import trio
 
+from trio_dagnats.attempt.lease import surely_in_time
 from trio_dagnats.attempt.past import read_past
 from trio_dagnats.errors import Conflict, NotStored
+from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.port import Broker, Record, Stored
 from trio_dagnats.wire.events import Event
-from trio_dagnats.wire.names import WORKFLOW_HISTORY
+from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY
 from trio_dagnats.wire.task import Task
-
-MSG_ID = "Nats-Msg-Id"
 
 
 class Verdict(Enum):
@@ -31,6 +31,15 @@ class Verdict(Enum):
     """Another delivery of this dispatch has settled it, or the run has ended: nothing to add."""
     NOT_STORED = auto()
     """No acknowledgement while the lease stood: it may or may not be there."""
+
+
+def is_ours(stored: Stored) -> bool:
+    """Say whether an acknowledgement is of our own message, by what it says alone.
+
+    A first send that is called a duplicate is never success unread: another worker may have stored
+    an event under the same id. Of a message that was sent again, we may be our own duplicate.
+    """
+    return stored.resent or not stored.duplicate
 
 
 @final
@@ -72,28 +81,20 @@ class Settler:
 
         Cancellation: the event may or may not be stored; callers shield it until the lease ends.
         """
-        plain = claim.first and claim.until - trio.current_time() > self._broker.abort_after
+        now, abort_after = trio.current_time(), self._broker.abort_after
+        plain = claim.first and surely_in_time(claim.until, now, abort_after)
         try:
-            if plain:
-                stored = await self._plain(claim, event)
-                # A first send that is called a duplicate is never success unread (design 8.1).
-                if not stored.duplicate or stored.resent:
-                    return Verdict.STORED
+            if plain and is_ours(
+                await store_event(
+                    self._broker, event, resend_expect=claim.known, deadline=claim.until
+                )
+            ):
+                return Verdict.STORED
             return await self._in_turn(claim, event, look_first=plain)
         except Conflict:
             return await self._in_turn(claim, event, look_first=True)
         except NotStored:
             return Verdict.NOT_STORED
-
-    async def _plain(self, claim: Claim, event: Event) -> Stored:
-        return await self._broker.store(
-            event.subject,
-            event.body,
-            msg_id=event.msg_id,
-            headers=event.headers,
-            resend_expect=claim.known,
-            deadline=claim.until,
-        )
 
     async def _in_turn(self, claim: Claim, event: Event, *, look_first: bool) -> Verdict:
         turn = self._turns[claim.task.run_id]
@@ -114,13 +115,8 @@ class Settler:
     async def _conditional(self, claim: Claim, event: Event) -> Verdict | None:
         """Send once; None if the history has moved on in a way that does not concern us."""
         try:
-            stored = await self._broker.store(
-                event.subject,
-                event.body,
-                msg_id=event.msg_id,
-                headers=event.headers,
-                expect_last=claim.known,
-                deadline=claim.until,
+            stored = await store_event(
+                self._broker, event, expect_last=claim.known, deadline=claim.until
             )
         except Conflict:
             return await self._look(claim, event)

@@ -12,7 +12,8 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import NotStored
-from trio_dagnats.transport.port import Broker, Entry, Message
+from trio_dagnats.transport.news import News
+from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_SIGNALS, kv_subject, signal_key
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -49,7 +50,7 @@ class SignalRegister:
         self._unsure = False
         self._key = signal_key(run_id, name)
         self._newer_than = newer_than
-        self._news = trio.Event()
+        self._news = News()
 
     async def look(self) -> Entry | None:
         """Read the value; None if it is not new, or the server does not answer in time.
@@ -59,7 +60,7 @@ class SignalRegister:
         Raises:
             Missing: no bucket ``signals`` on this server.
         """
-        self._news = trio.Event()
+        self._news.forget()
         self._unsure = False
         try:
             async with self._turns:
@@ -90,17 +91,12 @@ class SignalRegister:
 
     async def _listen(self, begins: Callable[[], Awaitable[None]] | None) -> Entry:
         pauses: Iterator[float] = iter(())
-        async with self._broker.listen(kv_subject(BUCKET_SIGNALS, self._key), self._heard):
+        async with self._broker.listen(kv_subject(BUCKET_SIGNALS, self._key), self._news.hear):
             while (entry := await self.look()) is None:
                 if begins is not None:
                     await begins()
                     begins = None
                 seconds = PAUSE_AFTER_ERROR if self._unsure else next(pauses, POLL)
-                with trio.move_on_after(seconds):
-                    await self._news.wait()
-                if self._news.is_set():
+                if await self._news.wait(seconds):
                     pauses = iter(LOOK_AGAIN)
             return entry
-
-    def _heard(self, _message: Message | None) -> None:
-        self._news.set()

@@ -14,6 +14,7 @@ from trio_dagnats.attempt.life import Effect, Input, State, step
 from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Failed, Settlement, bounded
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.transport.events import store_event
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.attempts.upkeep import renew_lease
@@ -133,13 +134,7 @@ async def _publish_started(attempt: Attempt) -> Input:
     shared = attempt.shared
     event = started_event(attempt)
     try:
-        stored = await shared.broker.store(
-            event.subject,
-            event.body,
-            msg_id=event.msg_id,
-            headers=event.headers,
-            deadline=attempt.lease_until,
-        )
+        stored = await store_event(shared.broker, event, deadline=attempt.lease_until)
     except BrokerError as error:
         log.warning(
             "%s: step.started not stored, handing the task back: %s",

@@ -19,6 +19,7 @@ from functools import partial
 
 import trio
 
+from trio_dagnats.attempt.lease import surely_in_time
 from trio_dagnats.attempt.life import Input, State, step
 from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Settlement
 from trio_dagnats.attempt.reasons import CancelReason
@@ -27,7 +28,7 @@ from trio_dagnats.transport.port import Stored
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.engine.facts import RunFacts
-from trio_dagnats.worker.engine.settle import Verdict
+from trio_dagnats.worker.engine.settle import Verdict, is_ours
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.execution.triage import asks_for_status, is_over
 
@@ -78,12 +79,7 @@ def _start(attempt: Attempt) -> None:
 def _post_started(attempt: Attempt) -> bool:
     event = started_event(attempt)
     attempt.posted = attempt.shared.broker.post(
-        event.subject,
-        event.body,
-        msg_id=event.msg_id,
-        headers=event.headers,
-        deadline=attempt.lease_until,
-        done=partial(_started, attempt),
+        event, deadline=attempt.lease_until, done=partial(_started, attempt)
     )
     if attempt.posted is None:
         return False
@@ -152,16 +148,13 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     if (
         attempt.delivery.deliveries > 1
         or not shared.silent
-        or attempt.lease_until - shared.now() <= shared.broker.abort_after
+        or not surely_in_time(attempt.lease_until, shared.now(), shared.broker.abort_after)
         or (memory is not None and memory.uncommitted and isinstance(outcome, Continued))
     ):
         return False
     event = outcome_event(attempt, outcome)
     posted = shared.broker.post(
-        event.subject,
-        event.body,
-        msg_id=event.msg_id,
-        headers=event.headers,
+        event,
         resend_expect=attempt.known_sequence,
         deadline=attempt.lease_until,
         done=partial(_settled, attempt),
@@ -193,8 +186,7 @@ def _not_now(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
 
 def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
     attempt.posted = attempt.settling = None
-    # A first send that is called a duplicate is never success unread (design 8.1).
-    stored = isinstance(result, Stored) and (result.resent or not result.duplicate)
+    stored = isinstance(result, Stored) and is_ours(result)
     if stored:
         _acknowledge(attempt)
     if attempt.waiter is not None:

@@ -17,6 +17,7 @@ from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
 from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.facts import RunFacts
@@ -24,7 +25,7 @@ from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 
 log = logging.getLogger("trio_dagnats.worker")
 
-YOUNG_NS = 1_000_000_000
+YOUNG_NS = NS
 """A first delivery younger than this is not checked for a cancelled run (design 8.5)."""
 CANCELLED = "cancelled"
 TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensate_failed"})

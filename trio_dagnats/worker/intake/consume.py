@@ -10,6 +10,7 @@ from trio_dagnats.attempt.lease import fresh_within, lease_end
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.served import Served
 from trio_dagnats.worker.intake.slots import Share, Slots
@@ -80,7 +81,7 @@ class Consumer:
             delivery.nak(not_after=delivery.sent_after + self.lease)
 
     def _know(self, state: ConsumerState) -> None:
-        self.ack_wait = state.ack_wait_ns / durables.NS
+        self.ack_wait = state.ack_wait_ns / NS
         self.lease = lease_end(0.0, self.ack_wait)
 
     def returned(self, count: int, why: PullEnd) -> None:

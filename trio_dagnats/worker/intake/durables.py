@@ -8,11 +8,11 @@ import trio
 from trio_dagnats.errors import Conflict, UsageError
 from trio_dagnats.transport.port import Broker, ConsumerSpec, ConsumerState
 from trio_dagnats.wire.names import TASK_QUEUES, consumer_clash, durable_name, filter_subject
+from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.intake.served import Served
 
 log = logging.getLogger("trio_dagnats.worker")
 
-NS = 1_000_000_000
 MAX_ACK_PENDING = 100_000
 """With the server's default of 1000, a thousand paused tasks stop a task type (contract H37)."""
 PATIENCE = 10.0

@@ -21,10 +21,10 @@ from trio_dagnats.wire.events import (
 )
 from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
 from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.text import UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import NS, UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
 
 MS = 1_000_000
-MAX_TIMEOUT_NS = 86_400 * 1_000_000_000
+MAX_TIMEOUT_NS = 86_400 * NS
 
 
 class _Failure(BaseModel):
@@ -171,5 +171,5 @@ def _loop_problem(draft: Draft, step: StepDef, state: StepState) -> str:
         return f"agent loop exceeded max iterations ({step.loop.max_iterations})"
     most = step.loop.max_duration
     if most and draft.now_ns - parse_rfc3339(state.loop_started_at) > most:
-        return f"agent loop exceeded max duration ({most / 1e9:g}s)"
+        return f"agent loop exceeded max duration ({most / NS:g}s)"
     return ""
