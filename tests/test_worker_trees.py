@@ -15,6 +15,8 @@ from trio_dagnats.client import AttemptTree, Place, Stands, TaskTree
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.testing import Harness, MemoryBroker
 from trio_dagnats.wire import micro
+from trio_dagnats.worker.directory import describe
+from trio_dagnats.worker.observe.micro_service import MicroService
 from trio_dagnats.worker.observe.task_trees import MOST_TASKS
 
 PATIENCE = 10.0
@@ -243,6 +245,20 @@ async def test_every_verb_is_answered_under_all_three_subjects(
                     "w",
                     f"{verb.lower()}_response",
                 )
+
+
+async def test_a_server_that_does_not_answer_costs_no_more_than_that(
+    autojump_clock: MockClock, harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The subscriptions that are refused are those of a nursery, whose group is no BrokerError."""
+    service = MicroService(harness.broker, describe("w", ("t",), 1), list)
+    harness.broker.disconnect()
+
+    with trio.move_on_after(60) as looked:
+        await service.run()
+
+    assert looked.cancelled_caught
+    assert "cannot be looked at" in caplog.text
 
 
 async def test_an_account_that_forbids_it_costs_one_warning(

@@ -12,7 +12,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, DagnatsError
+from trio_dagnats.errors import BrokerError, DagnatsError, without_groups
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import micro
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -56,7 +56,8 @@ class MicroService:
         """Serve until cancelled; an account that forbids it costs a warning."""
         while True:
             try:
-                await self._serve()
+                with without_groups():
+                    await self._serve()
             except BrokerError as error:
                 self._warn(error)
             await trio.sleep(AGAIN)
