@@ -4,15 +4,14 @@ import signal
 from contextlib import suppress
 
 from trio_dagnats.cli.exits import Exit
+from trio_dagnats.worker.deadlines import gone_within
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 PROVEN = 60.0
 """Seconds of life that make a death the first one again."""
-FAREWELL = 4.5
-"""Seconds beyond the grace until a process is killed: its own farewell takes at most four."""
-SILENCE = 5.0
-"""Seconds that a worker waits for a server which does not answer, beside its grace."""
+MARGIN = 0.25
+"""Seconds until a process is killed that has not ended when its worker should have."""
 HOPELESS = frozenset({Exit.USAGE, Exit.NO_ENGINE})
 """Exit codes of a worker that could not begin to serve."""
 MOST_PER_CORE = 8
@@ -42,7 +41,7 @@ def hopeless(code: int, *, others_serve: bool) -> bool:
 
 def patience(grace: float = 0.0) -> float:
     """Return the seconds that a process has from the beginning of its drain until it is killed."""
-    return max(grace, SILENCE) + FAREWELL
+    return gone_within(grace) + MARGIN
 
 
 def exit_code(returncode: int, *, told: bool = False) -> int:

@@ -19,6 +19,7 @@ from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
 from trio_dagnats.wire.text import NS
 
@@ -29,7 +30,6 @@ HEARTBEAT_MOST = 5.0
 """Seconds between the server's signs of life on an open pull."""
 HEARTBEATS_MISSED = 2.5
 """So many of them without one, and the pull is dead: two were lost, or the server has gone."""
-LEAVE_PATIENCE = 5.0
 
 _END_OF_STATUS = {"404": PullEnd.EXPIRED, "408": PullEnd.EXPIRED, "503": PullEnd.CONSUMER_GONE}
 _GONE = ("Consumer Deleted", "Consumer is push based", "Stream Deleted")
@@ -172,7 +172,7 @@ class NatsIntake:
     async def leave(self, route: Route) -> None:
         """Stop the pulls on the server and hand back what is on its way (design 8.8)."""
         self._leaving = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_PATIENCE):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_OF_PULLS):
             await self._link.path.unsubscribe(route)
             try:
                 # Twice: what the server had put on its way when it took the UNSUB comes before the

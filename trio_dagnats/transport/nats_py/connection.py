@@ -27,6 +27,7 @@ from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
 from trio_dagnats.transport.nats_py.private import HookedClient, PlainText, hooks_fit, protect_loop
 from trio_dagnats.transport.options import ConnectOptions, shown
+from trio_dagnats.transport.patience import CLOSE, FLUSH
 from trio_dagnats.transport.port import FOREVER
 
 log = logging.getLogger("trio_dagnats.transport")
@@ -39,8 +40,6 @@ MAX_PINGS = 2
 ABORT_AFTER = 35.0
 """Seconds until a dead connection is aborted: (pings + 1) intervals, and some for the loop."""
 RECONNECT_WAIT = 0.25
-FLUSH_PATIENCE = 1.0
-CLOSE_PATIENCE = 2.0
 CHECK_PATIENCE = 2.0
 
 
@@ -154,7 +153,7 @@ class _Connection:
 
     async def _abandon(self, loop: trio_asyncio.TrioEventLoop) -> None:
         self._leaving = True
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
             await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
             if isinstance(self._client, HookedClient):
                 await trio_asyncio.aio_as_trio(self._client.drop, loop=loop)()
@@ -174,10 +173,10 @@ class _Connection:
         """Send what is queued, then close; every step has its deadline."""
         self._leaving = True
         with trio.CancelScope(shield=True) as shield:
-            shield.deadline = trio.current_time() + FLUSH_PATIENCE
+            shield.deadline = trio.current_time() + FLUSH
             if link.path.writable:
                 await self._flush(link)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_PATIENCE):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
             if isinstance(self._client, HookedClient):
                 self._client.close_gently()
             await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
@@ -189,7 +188,7 @@ class _Connection:
             nursery.start_soon(link.outbox.run)
             nursery.start_soon(link.requests.sweep)
             try:
-                await link.echo(trio.current_time() + FLUSH_PATIENCE)
+                await link.echo(trio.current_time() + FLUSH)
             except NotStored:
                 log.warning("not all was sent before the connection closed")
             nursery.cancel_scope.cancel()
