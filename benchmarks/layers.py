@@ -1,9 +1,10 @@
 """What the layers do for a task, and where the time goes: counters, and a sampling profiler.
 
 Counted for each side: frames and flushes, socket reads, steps and reschedules of trio, turns and
-callbacks of asyncio, runs of the garbage collector. Then a profile of this worker and of the plain
-loop, by layer and by function; a profiled process is slower, so that only the shares tell, and they
-are those of the busy time. Start-up and end are in it: the more tasks, the less.
+callbacks of asyncio, runs of the garbage collector, and Python calls (with a telemetry that does
+nothing, too). Then a profile of this worker and of the plain loop, by layer and by function; a
+profiled process is slower, so that only the shares tell, and they are those of the busy time.
+Start-up and end are in it: the more tasks, the less.
 
 Run it:  python -m benchmarks.layers
 """
@@ -23,6 +24,7 @@ from trio_dagnats.local import Server
 
 SIDES = ("ours", "asyncio", "trio-asyncio")
 PROFILED = ("ours", "asyncio")
+CALLING = ("ours", "ours-spans", "asyncio")
 COUNTED = (
     "frames written",
     "flushes",
@@ -68,6 +70,15 @@ def counters(report: Report, load: Load, rounds: int) -> None:
         table.row(what, *cells)
 
 
+def calls(report: Report, load: Load, rounds: int) -> None:
+    """Count Python calls, also with a telemetry that does nothing."""
+    found = by_turns(CALLING, rounds, partial(watch, "calls", load))
+    table = report.table(f"for a task, {load.concurrency} at once", *CALLING)
+    for what in ("calls", "resumptions"):
+        cells = [sample(one.get(what, 0) / load.tasks for one in found[side]) for side in CALLING]
+        table.row(what, *cells)
+
+
 def is_layer(name: str) -> bool:
     """Say whether a name of a profile is a layer's, else it is a function's."""
     return ": " not in name.removeprefix("ours: ")
@@ -99,6 +110,7 @@ def main() -> None:
     asked: argparse.Namespace = parser.parse_args()
     report, load = Report(), Load(tasks=asked.tasks, concurrency=asked.at_once, work=asked.work)
     counters(report, load, asked.rounds)
+    calls(report, load, asked.rounds)
     profiles(report, load, asked.rounds)
     report.close(asked)
 

@@ -16,6 +16,7 @@ import trio_dagnats
 import trio_dagnats.client
 import trio_dagnats.errors
 import trio_dagnats.local
+import trio_dagnats.telemetry
 import trio_dagnats.testing
 
 ROOT = Path(trio_dagnats.__file__).parent
@@ -26,6 +27,7 @@ MODULES = {
     for path in ROOT.rglob("*.py")
 }
 MAY_IMPORT = {
+    "telemetry": {"wire", "worker"},
     "errors": set[str](),
     "wire": {"errors"},
     "attempt": {"errors", "wire"},
@@ -280,6 +282,7 @@ def test_the_public_names() -> None:
         "Continue",
         "DagnatsError",
         "Fatal",
+        "HandleOptions",
         "Inbox",
         "LedgerLine",
         "RateLimited",
@@ -301,6 +304,7 @@ def test_the_public_names() -> None:
     "package",
     [
         trio_dagnats,
+        trio_dagnats.telemetry,
         trio_dagnats.client,
         trio_dagnats.errors,
         trio_dagnats.local,

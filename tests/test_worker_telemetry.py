@@ -1,15 +1,11 @@
 """The seam for spans and counters: called where the Go worker has them (contract section 11)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 from trio.testing import MockClock
 
 from trio_dagnats import Fatal, RateLimited, TaskContext, Worker
+from trio_dagnats.telemetry import Attributes, Span, TraceContext
 from trio_dagnats.testing import Harness
-from trio_dagnats.wire.trace import TraceContext
-from trio_dagnats.worker.telemetry import Attributes, Span
 
 
 class Recorder:
@@ -17,17 +13,18 @@ class Recorder:
 
     def __init__(self) -> None:
         self.spans: list[tuple[str, Attributes]] = []
+        self.open: list[str] = []
         self.errors: list[str] = []
         self.counts: list[tuple[str, int]] = []
         self.values: list[str] = []
 
-    @contextmanager
-    def _open(self) -> Iterator[Span]:
-        yield self
-
-    def span(self, name: str, parent: TraceContext, attributes: Attributes):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def span(self, name: str, parent: TraceContext, attributes: Attributes) -> Span:
         self.spans.append((name, attributes))
-        return self._open()
+        self.open.append(name)
+        return self
+
+    def end(self) -> None:
+        self.open.pop()
 
     def trace(self) -> TraceContext:
         return TraceContext(traceparent="00-ours")
@@ -69,6 +66,7 @@ async def test_a_completed_task_has_its_spans_and_counters(
     assert found.counts == [("worker.tasks.active", 1), ("worker.tasks.active", -1)]
     assert found.values == ["step.duration_ms"]
     assert not found.errors
+    assert not found.open
 
 
 @pytest.mark.parametrize(
@@ -88,6 +86,7 @@ async def test_a_failed_task_has_the_span_of_its_kind(
     assert all("boom" in text for text in found.errors)
     assert len(found.errors) == 2
     assert found.counts.count(("step.retries", 1)) == retries
+    assert not found.open
 
 
 async def test_the_events_carry_the_trace_of_the_task_s_span(

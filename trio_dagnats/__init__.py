@@ -2,6 +2,7 @@
 
 Layers; imports point down only, and a test checks it on the real imports::
 
+    telemetry       the words of the seam for spans, for those who write an exporter
     cli, testing    the command line (extra ``cli``); the in-memory broker and pytest fixtures
     worker          handlers, contexts, attempts, and the nurseries that hold them
     client          register, start, wait, signal, cancel, list
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from trio_dagnats.worker.context.steering import Inbox
     from trio_dagnats.worker.drain.ledger import LedgerLine
     from trio_dagnats.worker.handlers.adapters import Continue
+    from trio_dagnats.worker.handlers.register import HandleOptions
     from trio_dagnats.worker.telemetry import Telemetry
     from trio_dagnats.worker.worker import Worker
 
@@ -47,6 +49,7 @@ __all__ = [
     "Continue",
     "DagnatsError",
     "Fatal",
+    "HandleOptions",
     "Inbox",
     "LedgerLine",
     "RateLimited",
@@ -75,6 +78,7 @@ _HOMES = {
     "transport": ("ConnectOptions",),
     "wire.registration": ("WorkerRegistration",),
     "worker.handlers.adapters": ("Continue",),
+    "worker.handlers.register": ("HandleOptions",),
     "worker.context.context": ("TaskContext",),
     "worker.drain.ledger": ("LedgerLine",),
     "attempt.reasons": ("CancelReason",),

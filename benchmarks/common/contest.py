@@ -35,6 +35,7 @@ SIDES = {
     "ours": ("ours",),
     "ours-public": ("ours", "public"),
     "ours-pipelined": ("ours", "pipelined"),
+    "ours-spans": ("ours", "spans"),
     "asyncio": ("plain",),
     "uvloop": ("plain", "uvloop"),
     "trio-asyncio": ("naive",),

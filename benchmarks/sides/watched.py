@@ -1,14 +1,15 @@
 """A side that is looked at: what its layers do is counted, or sampled by a profiler.
 
-``python -m benchmarks.sides.watched count|profile MODULE ...`` runs the side's program and prints
-what was found as a last line. Whatever is counted is counted at a border that does not belong to
-this package (the socket, trio, asyncio, the garbage collector), so that it can be counted for every
-side and does not change with the package's own modules.
+``python -m benchmarks.sides.watched count|calls|profile MODULE ...`` runs the side's program and
+prints what was found as a last line. Whatever is counted is counted at a border that does not
+belong to this package (the socket, trio, asyncio, the garbage collector, the interpreter), so that
+it can be counted for every side and does not change with the package's own modules.
 """
 
 import asyncio
 import asyncio.base_events
 import gc
+import inspect
 import json
 import socket
 import sys
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from types import FrameType
 from unittest.mock import patch
 
 import trio
@@ -153,6 +155,26 @@ def count(module: str, run: Callable[[], None]) -> Found:
     return dict(counts)
 
 
+def calls(_module: str, run: Callable[[], None]) -> Found:
+    """Count the Python calls while a side runs, and the resumptions of coroutines beside them."""
+    counts: Counter[str] = Counter()
+    suspended = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+    def called(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            code = frame.f_code
+            # A frame that can be suspended says by its RESUME whether it is at its beginning.
+            again = code.co_flags & suspended and code.co_code[frame.f_lasti + 1] & 3
+            counts["resumptions" if again else "calls"] += 1
+
+    sys.setprofile(called)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return dict(counts)
+
+
 def layer(frame: Frame, around: str) -> str:
     """Return the layer that a frame belongs to; what is built in belongs to the one around it."""
     path = frame.file_path or ""
@@ -196,7 +218,7 @@ def main() -> None:
     mode, module = sys.argv[1:3]
     del sys.argv[1:3]
     run: Callable[[], None] = import_module(module).main
-    watch = {"count": count, "profile": profile}[mode]
+    watch = {"count": count, "calls": calls, "profile": profile}[mode]
     print(json.dumps(watch(module, run)))
 
 

@@ -5,10 +5,10 @@ exporter can be written without touching the worker. Names of spans and metrics 
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, final
 
-from trio_dagnats.attempt.outcome import Completed, Failed, Settlement
+from trio_dagnats.attempt.outcome import Completed, Continued, Settlement
+from trio_dagnats.errors import DagnatsError
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.task import Task
 from trio_dagnats.wire.trace import TraceContext
@@ -28,10 +28,14 @@ _FAILURES = {
 
 
 class Span(Protocol):
-    """An open span."""
+    """An open span. It is ended once, perhaps by a callback and not by the task that began it."""
 
     def record_error(self, error: BaseException) -> None:
         """Mark the span as failed with this exception."""
+        ...
+
+    def end(self) -> None:
+        """End the span now."""
         ...
 
     def trace(self) -> TraceContext:
@@ -42,10 +46,8 @@ class Span(Protocol):
 class Telemetry(Protocol):
     """What an exporter implements. Nothing of it may wait or raise."""
 
-    def span(
-        self, name: str, parent: TraceContext, attributes: Attributes
-    ) -> AbstractContextManager[Span]:
-        """Open a span for the length of a block.
+    def span(self, name: str, parent: TraceContext, attributes: Attributes) -> Span:
+        """Begin a span, which the worker ends.
 
         Args:
             name: ``executeTask <task>``, ``worker.complete`` and so on.
@@ -75,6 +77,9 @@ class _NoSpan:
     def record_error(self, error: BaseException) -> None:
         """Forget the error: it is logged elsewhere."""
 
+    def end(self) -> None:
+        """Forget that it was open."""
+
     def trace(self) -> TraceContext:
         """Return the parent's fields unchanged."""
         return self._parent
@@ -89,9 +94,9 @@ class NoTelemetry:
         name: str,  # noqa: ARG002 - the protocol's signature
         parent: TraceContext,
         attributes: Attributes,  # noqa: ARG002 - the protocol's signature
-    ) -> AbstractContextManager[Span]:
-        """Open nothing."""
-        return nullcontext(_NoSpan(parent))
+    ) -> Span:
+        """Begin nothing."""
+        return _NoSpan(parent)
 
     def count(self, name: str, change: int) -> None:
         """Count nothing."""
@@ -100,8 +105,9 @@ class NoTelemetry:
         """Record nothing."""
 
 
-def task_attributes(task: Task, task_type: str) -> Attributes:
-    """Return the attributes of ``executeTask <task>``."""
+def task_span(telemetry: Telemetry, task: Task, task_type: str, parent: TraceContext) -> Span:
+    """Begin the span ``executeTask <task>``, in which a handler runs, and count the task."""
+    telemetry.count(ACTIVE_TASKS, 1)
     attributes: dict[str, str | int] = {
         "run_id": task.run_id,
         "step_id": task.step_id,
@@ -109,19 +115,23 @@ def task_attributes(task: Task, task_type: str) -> Attributes:
     }
     if task.workflow_name:
         attributes["workflow_name"] = task.workflow_name
-    return attributes
+    return telemetry.span(f"executeTask {task_type}", parent, attributes)
 
 
-def outcome_span(outcome: Settlement, task: Task, iteration: int) -> tuple[str, Attributes]:
-    """Return name and attributes of the span in which an outcome is stored."""
+def outcome_span(
+    telemetry: Telemetry, outcome: Settlement, task: Task, iteration: int, parent: TraceContext
+) -> Span:
+    """Begin the span in which an outcome is stored."""
     attributes: dict[str, str | int] = {"run_id": task.run_id, "step_id": task.step_id}
     if isinstance(outcome, Completed):
         attributes["output_size_bytes"] = len(outcome.output)
-        return "worker.complete", attributes
-    if isinstance(outcome, Failed):
-        attributes["error"] = outcome.error
-        if outcome.kind is not FailureType.RETRIABLE:
-            attributes["failure_type"] = outcome.kind.value
-        return _FAILURES[outcome.kind], attributes
-    attributes["iteration"] = iteration
-    return "worker.continue", attributes
+        return telemetry.span("worker.complete", parent, attributes)
+    if isinstance(outcome, Continued):
+        attributes["iteration"] = iteration
+        return telemetry.span("worker.continue", parent, attributes)
+    attributes["error"] = outcome.error
+    if outcome.kind is not FailureType.RETRIABLE:
+        attributes["failure_type"] = outcome.kind.value
+    span = telemetry.span(_FAILURES[outcome.kind], parent, attributes)
+    span.record_error(DagnatsError(outcome.error))
+    return span

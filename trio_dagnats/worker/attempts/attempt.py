@@ -26,6 +26,7 @@ from trio_dagnats.worker.attempts.timers import Nursling
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.settle import Verdict
 from trio_dagnats.worker.intake.consume import Consumer
+from trio_dagnats.worker.telemetry import Span
 
 
 @final
@@ -88,6 +89,8 @@ class InFlight:
     def leave(self, attempt: "Attempt") -> None:
         """Remove an attempt that is over, and free its slot."""
         attempt.over = True
+        if attempt.span is not None:  # its outcome was never stored
+            attempt.span.end()
         self.young.discard(attempt)
         del self.live[attempt]
         if self.dispatches.get(attempt.dispatch) is attempt:
@@ -145,6 +148,7 @@ class Attempt:
         thread: the thread of a plain ``def``, while it runs.
         nak_delay: seconds for the next delayed hand-back.
         complaint: why the message is no task.
+        span: that in which its outcome is stored, once that was begun by a post.
         settling: the scope or the post that bounds the storing of an outcome.
         watched: its run is listened to for it, as it lives for a while.
         returned: the handler is over, or was never called.
@@ -169,6 +173,7 @@ class Attempt:
     iteration: int = 0
     idle: bool = False
     thread: int | None = None
+    span: Span | None = None
     settling: trio.CancelScope | Posted | None = None
     nak_delay: float = 0.0
     complaint: str = ""

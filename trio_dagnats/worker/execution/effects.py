@@ -13,7 +13,7 @@ from trio_dagnats.attempt import lease
 from trio_dagnats.attempt.life import Effect, Input, State, step
 from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Failed, Settlement, bounded
 from trio_dagnats.attempt.reasons import CancelReason
-from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.errors import BrokerError, NotStored, OutcomeError, TooLarge
 from trio_dagnats.transport.events import store_event
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
@@ -150,11 +150,19 @@ async def _publish_started(attempt: Attempt) -> Input:
 
 async def _publish_outcome(attempt: Attempt) -> Input:
     assert attempt.outcome is not None
-    name, attributes = outcome_span(attempt.outcome, attempt.task, attempt.iteration)
-    with attempt.shared.telemetry.span(name, attempt.trace, attributes) as span:
-        if isinstance(attempt.outcome, Failed):
-            span.record_error(DagnatsError(attempt.outcome.error))
+    if attempt.span is None:
+        attempt.span = outcome_span(
+            attempt.shared.telemetry,
+            attempt.outcome,
+            attempt.task,
+            attempt.iteration,
+            attempt.trace,
+        )
+    try:
         verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
+    finally:
+        attempt.span.end()
+        attempt.span = None
     attempt.verdict = verdict
     if verdict is Verdict.NOT_STORED:
         attempt.nak_delay = OUTCOME_RETRY

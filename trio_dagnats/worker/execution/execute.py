@@ -28,7 +28,8 @@ from trio_dagnats.worker.telemetry import (
     ACTIVE_TASKS,
     STEP_DURATION_MS,
     STEP_RETRIES,
-    task_attributes,
+    Span,
+    task_span,
 )
 
 log = logging.getLogger("trio_dagnats.worker")
@@ -59,42 +60,39 @@ async def run_handler(attempt: Attempt) -> None:
     if attempt.started_at >= attempt.lease_until:  # it stood in line for too long
         attempt.cancel(CancelReason.LEASE_LOST)
         return
-    attempt.in_flight.young.renew(
-        attempt, attempt.started_at
-    )  # what counts is how long the handler runs
+    # What counts is how long the handler runs.
+    attempt.in_flight.young.renew(attempt, attempt.started_at)
     outcome: Outcome
     error: BaseException | None = None
+    span: Span | None = None
     try:
-        call = program.call(attempt) if shared.silent else _measured(attempt)
-        outcome = program.outcome(await call)
+        if not shared.silent:
+            span = task_span(shared.telemetry, attempt.task, program.task_type, attempt.trace)
+            attempt.trace = span.trace()
+        outcome = program.outcome(await program.call(attempt))
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
         _let_pass(attempt, raised)
         outcome, error = classify(raised), raised
+    finally:
+        if span is not None:
+            _end_span(attempt, span, error)
     rest = _after_handler(attempt, outcome, error)
     error = None  # its traceback holds this frame: a cycle around the input
     if rest is not None:
         await rest
 
 
-async def _measured(attempt: Attempt) -> object:
-    """Call the handler inside of its span, and count it."""
-    shared, task_type = attempt.shared, attempt.program.task_type
-    attributes = task_attributes(attempt.task, task_type)
-    shared.telemetry.count(ACTIVE_TASKS, 1)
-    try:
-        with shared.telemetry.span(f"executeTask {task_type}", attempt.trace, attributes) as span:
-            attempt.trace = span.trace()
-            try:
-                return await attempt.program.call(attempt)
-            except Exception as error:
-                span.record_error(error)
-                raise
-    finally:
-        took = shared.now() - attempt.started_at
-        shared.telemetry.count(ACTIVE_TASKS, -1)
-        shared.telemetry.record(STEP_DURATION_MS, round(took * 1000))
+def _end_span(attempt: Attempt, span: Span, error: BaseException | None) -> None:
+    """End the span of the handler, and count that; what cancelled it is no error of its own."""
+    shared = attempt.shared
+    if isinstance(error, Exception):
+        span.record_error(error)
+    span.end()
+    shared.telemetry.count(ACTIVE_TASKS, -1)
+    took = shared.now() - attempt.started_at
+    shared.telemetry.record(STEP_DURATION_MS, round(took * 1000))
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:

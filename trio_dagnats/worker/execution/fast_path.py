@@ -31,6 +31,7 @@ from trio_dagnats.worker.engine.facts import RunFacts
 from trio_dagnats.worker.engine.settle import Verdict, is_ours
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.execution.triage import asks_for_status, is_over
+from trio_dagnats.worker.telemetry import outcome_span
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -141,17 +142,18 @@ def _wake(attempt: Attempt) -> None:
 def finish(attempt: Attempt, outcome: Settlement) -> bool:
     """Post an outcome if nothing about it needs a closer look; False: conclude it as usual.
 
-    A first send may go plain when its lease outlives a dead connection (design 8.6). A tracer's
-    span has to enclose the storing, which a callback cannot.
+    A first send may go plain when its lease outlives a dead connection.
     """
     shared, memory = attempt.shared, attempt.own_memory
     if (
         attempt.delivery.deliveries > 1
-        or not shared.silent
         or not surely_in_time(attempt.lease_until, shared.now(), shared.broker.abort_after)
         or (memory is not None and memory.uncommitted and isinstance(outcome, Continued))
     ):
         return False
+    if not shared.silent:
+        task, trace = attempt.task, attempt.trace
+        attempt.span = outcome_span(shared.telemetry, outcome, task, attempt.iteration, trace)
     event = outcome_event(attempt, outcome)
     posted = shared.broker.post(
         event,
@@ -201,6 +203,9 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
 def _acknowledge(attempt: Attempt) -> None:
     attempt.verdict = Verdict.STORED
     attempt.state = _SETTLED
+    if attempt.span is not None:
+        attempt.span.end()
+        attempt.span = None
     if attempt.waiter is not None:  # else it leaves everything right after this
         attempt.shared.watch.leave(attempt)
     for answer in _ANSWERS:
