@@ -105,13 +105,23 @@ class EngineFacts:
         while True:
             if not self._looks:
                 await self._asked.park()
-            looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_AT_ONCE))]
-            keys = [run_key(look.run_id) for look in looks if look.tell is not None]
-            found = await self._read_many(BUCKET_RUNS, keys)
-            for look in looks:
-                entry = found.get(run_key(look.run_id))
-                if look.tell is not None:
-                    look.tell(_run_facts(entry.value if entry else None))
+            looks = self._next_looks()
+            found = await self._read_many(BUCKET_RUNS, [run_key(run_id) for run_id in looks])
+            for run_id, those in looks.items():
+                entry = found.get(run_key(run_id))
+                facts = _run_facts(entry.value if entry else None)
+                for look in those:
+                    if look.tell is not None:
+                        look.tell(facts)
+
+    def _next_looks(self) -> dict[str, list[RunLook]]:
+        """Take the next looks, by their runs: the items of a map look at one, read once."""
+        taken: dict[str, list[RunLook]] = {}
+        while self._looks and len(taken) < MOST_AT_ONCE:
+            look = self._looks.popleft()
+            if look.tell is not None:
+                taken.setdefault(look.run_id, []).append(look)
+        return taken
 
     async def step(self, task: Task) -> StepFacts:
         """Return the bounds of a task's step; none when its workflow cannot be read."""

@@ -50,7 +50,7 @@ class Hub:
     entrance: "Entrance[Attempt]"
     young: "Nursling[Attempt]"
     agenda: Agenda
-    watch: RunWatch
+    watch: "RunWatch[Attempt]"
     facts: EngineFacts
     store: StepStore
     settler: Settler

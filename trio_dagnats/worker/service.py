@@ -30,7 +30,7 @@ from trio_dagnats.worker import durables, express
 from trio_dagnats.worker.aging import YOUNG, Agenda, Nursling
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.consume import Consumer, StartAttempt
-from trio_dagnats.worker.duties import begin_duties
+from trio_dagnats.worker.duties import begin_duties, doubt_run
 from trio_dagnats.worker.engine_facts import EngineFacts
 from trio_dagnats.worker.entrance import Entrance
 from trio_dagnats.worker.handlers import MAX_CONCURRENCY, Handler
@@ -247,7 +247,7 @@ class Service:
             entrance=Entrance(express.begin),
             young=Nursling(YOUNG, begin_duties),
             agenda=agenda,
-            watch=RunWatch(self._broker, helpers),
+            watch=RunWatch(self._broker, helpers, doubt_run),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),
