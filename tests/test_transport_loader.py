@@ -3,10 +3,14 @@
 import subprocess
 import sys
 import textwrap
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from trio_dagnats.local import Server
+
+ROOT = Path(__file__).parent.parent
 
 TALK = """
 import asyncio, sys, trio
@@ -141,3 +145,20 @@ assert asyncio.Handle._run is run
     assert first == second
     assert f"'{name}'" in first
     assert "use Python 3.11 to 3.14" in first
+
+
+def test_every_place_names_the_same_pythons() -> None:
+    def text(place: str) -> str:
+        return (ROOT / place).read_text()
+
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    named = [c.split()[-1] for c in project["classifiers"] if "Python :: 3." in c]
+    first, last = named[0], named[-1]
+    bounds = f">={first},<3.{int(last[2:]) + 1}"
+
+    assert "{}.{}".format(*sys.version_info) in named
+    assert project["requires-python"] == bounds
+    assert f'requires-python = "{bounds}"' in text("trio_dagnats/cli/template/pyproject.toml.tmpl")
+    assert f"python={named}".replace("'", '"') in text("noxfile.py")
+    for page in ("README.md", "docs/quick-start.md", "trio_dagnats/transport/nats/loader.py"):
+        assert f"Python {first} to {last}" in text(page)
