@@ -37,7 +37,8 @@ class Worker:
 
     Args:
         nats: the server's URL, several URLs of one cluster, a nats-py client that is connected in
-            the running trio-asyncio loop (used as it is, never closed), or a broker.
+            the running trio-asyncio loop (used as it is, never closed), or a broker. On Python
+            3.14 such a program takes ``trio_asyncio`` from ``trio_dagnats.transport``.
         telemetry: where spans and counters go; silent when None.
         concurrency: attempts that may run at once, over all handlers.
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
