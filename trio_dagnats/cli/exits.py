@@ -13,6 +13,7 @@ from trio_dagnats.errors import (
     RunFailed,
     TooLarge,
 )
+from trio_dagnats.transport.options import shown
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, WORKFLOW_HISTORY
 
 TRACEBACK = "TRIO_DAGNATS_TRACEBACK"
@@ -86,7 +87,7 @@ def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
 
 
 def _without_engine(url: str) -> str:
-    where = f"the server at {url}" if url else "the server"
+    where = f"the server at {shown(url)}" if url else "the server"
     return f"{where} has no DagNats engine; start `dagnats serve` there, or use `trio-dagnats dev`"
 
 
