@@ -34,6 +34,7 @@ class Exit(IntEnum):
     NO_ENGINE = 3
     NOT_FOUND = 4
     TOO_SLOW = 5
+    CHANGES = 6
     BUG = 70
     INTERRUPTED = 130
 
@@ -45,6 +46,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NO_ENGINE: "no server, no engine on it, or it refused or did not answer",
     Exit.NOT_FOUND: "no such run or workflow, or the run has ended already",
     Exit.TOO_SLOW: "--timeout is over; the run goes on",
+    Exit.CHANGES: "register --check: a workflow is new or would change",
     Exit.BUG: "a bug, or handlers that did not end (hard_exit)",
     Exit.INTERRUPTED: "Ctrl-C (143: SIGTERM); run and dev: the second one, 0 after one",
 }

@@ -55,7 +55,10 @@ async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
     """
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=soon())
     if entry is None:
-        raise EngineError(f"workflow {name!r} is not registered")
+        raise EngineError(
+            f"workflow {name!r} is not registered; `trio-dagnats register FILE_OR_MODULE` or "
+            "`await client.register(workflow)` does it"
+        )
     return WorkflowDef.read(entry.value)
 
 
