@@ -6,7 +6,7 @@ from trio.testing import MockClock
 
 from trio_dagnats import Client, Continue, Retry, TaskContext, Worker, Workflow
 from trio_dagnats.client import RunStatus, SkipIf
-from trio_dagnats.errors import EngineError, Missing, RunFailed, UsageError
+from trio_dagnats.errors import EngineError, Missing, Refused, RunFailed, UsageError
 from trio_dagnats.local import LocalEngine
 from trio_dagnats.local.engine import resources
 from trio_dagnats.testing import Harness, MemoryBroker, MemoryServer
@@ -183,15 +183,16 @@ async def test_an_unknown_run_is_an_error_not_a_wait_for_ever(
 
 async def test_no_engine_says_what_to_start(autojump_clock: MockClock, harness: Harness) -> None:
     async with Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="dagnats serve"):
+        with pytest.raises(EngineError, match="dagnats serve") as caught:
             await client.start("w")
+    assert not isinstance(caught.value, Refused)
 
 
 async def test_an_unregistered_workflow_is_refused_by_name(
     autojump_clock: MockClock, harness: Harness
 ) -> None:
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="'nowhere' is not registered"):
+        with pytest.raises(Refused, match="'nowhere' is not registered"):
             await client.start("nowhere")
 
 
@@ -222,7 +223,7 @@ async def test_what_the_local_engine_does_not_do_is_refused_by_name(
         "steps": [{"id": "a", "type": "respond", "config": {}}],
     }
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match=r"sticky, the type 'respond' \(step 'a'\); remove"):
+        with pytest.raises(Refused, match=r"sticky, the type 'respond' \(step 'a'\); remove"):
             await client.register(definition)
 
 

@@ -95,7 +95,7 @@ class Client:
 
         Raises:
             UsageError: it is no workflow; the text names the place and the mistake.
-            EngineError: the engine refused it, or there is none.
+            EngineError: there is no engine, or (``Refused``) it refused the workflow.
         """
         definition = _definition(workflow)
         await ask(self._broker, "api.workflows.register", definition.to_wire())

@@ -7,6 +7,7 @@ from typing import final
 from trio_dagnats.errors import EngineError, Missing
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.difference import Difference, differences
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, TASK_QUEUES, filter_subject, run_key
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
@@ -54,8 +55,22 @@ async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
     """
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=soon())
     if entry is None:
-        raise EngineError(f"workflow {name!r} is not registered")
+        raise EngineError(
+            f"workflow {name!r} is not registered; `trio-dagnats register FILE_OR_MODULE` or "
+            "`await client.register(workflow)` does it"
+        )
     return WorkflowDef.read(entry.value)
+
+
+async def changes(broker: Broker, definition: WorkflowDef) -> list[Difference] | None:
+    """Return what registering a workflow would change; None if there is none of its name.
+
+    Raises:
+        Missing: no engine has set this server up.
+        NotStored: the server did not answer in time.
+    """
+    entry = await broker.kv_get(BUCKET_DEFS, definition.name, deadline=soon())
+    return None if entry is None else differences(entry.value, definition)
 
 
 async def filters_of_workers(broker: Broker) -> set[str]:

@@ -123,6 +123,8 @@ class StepDef(BaseModel):
         written = self.model_dump(mode="json", exclude_defaults=True)
         if self.retry is not None:
             written["retry"] = self.retry.to_wire()
+        if not self.metadata:
+            written.pop("metadata", None)
         return {**written, "task": self.task, "timeout": self.timeout, "type": self.type.value}
 
     @property

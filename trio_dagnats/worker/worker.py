@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import replace
 from secrets import token_hex
 from types import TracebackType
@@ -12,6 +12,7 @@ import trio
 
 from trio_dagnats.errors import UsageError, plain
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import check_worker_id
 from trio_dagnats.worker import adapters
 from trio_dagnats.worker.handlers import Registry
@@ -65,20 +66,18 @@ class Worker:
         hard_exit: bool = False,
         pipeline_started: bool = False,
     ) -> None:
-        self._nats = nats
+        self._nats, self._options = nats, options
         self._telemetry = telemetry or NoTelemetry()
         self._manner = Manner(
             concurrency=concurrency, grace=grace, hard_exit=hard_exit, pipelined=pipeline_started
         )
-        self._options = options
         self._registry = Registry()
         self._service: Service | None = None
         self._startup = trio.CancelScope()
         self._running = False
         self._block = AsyncExitStack()
-        if worker_id is None:
-            worker_id = f"worker-{token_hex(8)}"
-        self.worker_id = check_worker_id(worker_id)
+        random_id = f"worker-{token_hex(8)}"
+        self.worker_id = check_worker_id(random_id if worker_id is None else worker_id)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "idle"
@@ -199,6 +198,10 @@ class Worker:
             raise UsageError("this worker is running; move it before it is started")
         self._nats = nats
 
+    def connect(self) -> AbstractAsyncContextManager[Broker]:
+        """Connect for a block to the server that it serves; errors: as :meth:`start`."""
+        return open_broker(self._nats, self._options)
+
     def own_process(self) -> None:
         """Turn ``hard_exit`` on: the process is for this worker alone."""
         self._manner = replace(self._manner, hard_exit=True)
@@ -285,7 +288,7 @@ class Worker:
         with self._startup:
             async with trio.open_nursery() as nursery:
                 try:
-                    async with open_broker(self._nats, self._options) as broker:
+                    async with self.connect() as broker:
                         service = Service(broker, handlers, about, self._telemetry, self._manner)
                         self._service = service
                         if self._manner.hard_exit:
