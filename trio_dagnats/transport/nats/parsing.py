@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from trio_dagnats.transport.nats.frames import Incoming, decode_headers
 from trio_dagnats.transport.nats.routes import FIRST_SID, Route, Routes
+from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
 
 _FIRST_SID_DIGITS = len(str(FIRST_SID))
 _END = b"\r\n"
@@ -34,7 +35,9 @@ def acknowledgements(inbox: str, sid: int) -> Callable[[bytes, int], re.Match[by
     return re.compile(line + rb"(?P<body>%b)\r\n" % _STORED).match
 
 
-def take_messages(raw: bytes, routes: Routes) -> tuple[int, int]:
+def take_messages(  # noqa: C901 - a part of it on its own would be a call for each message
+    raw: bytes, routes: Routes
+) -> tuple[int, int]:
     """Deliver whole messages from the front; messages of unknown subscriptions of ours are dropped.
 
     Returns:
@@ -47,7 +50,10 @@ def take_messages(raw: bytes, routes: Routes) -> tuple[int, int]:
         found = acknowledgement(raw, at)
         if found is not None and found.end("body") - found.start("body") == int(found["size"]):
             at = found.end()
-            acknowledged(found)
+            try:
+                acknowledged(found)
+            except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+                callback_failed(WHAT_WAS_STORED, error)
             continue
         end = raw.find(_END, at)
         if end < 0:
@@ -66,10 +72,13 @@ def take_messages(raw: bytes, routes: Routes) -> tuple[int, int]:
         at = end + 2
         if route is None:
             continue
-        if route.plain is not None and len(words) == 5 == fewest + 1:
-            route.plain(words[1], words[3], raw[start:end])
-        else:
-            route.deliver(_message(raw, start, words))
+        try:
+            if route.plain is not None and len(words) == 5 == fewest + 1:
+                route.plain(words[1], words[3], raw[start:end])
+            else:
+                route.deliver(_message(raw, start, words))
+        except Exception as error:  # noqa: BLE001 - the same
+            callback_failed(route.subject, error)
 
 
 def first_message(raw: bytes, routes: Routes) -> tuple[Route | None, Incoming, bytes]:

@@ -141,7 +141,7 @@ class FastParser(Parser):
             data, self._parts = b"".join(self._parts), []
             route, message, data = first_message(data, self._routes)
             if route is not None:
-                route.deliver(message)
+                route.take(message)
         if self.buf or self.state != AWAITING_CONTROL_LINE:
             return data
         taken, self._missing = take_messages(data, self._routes)
@@ -188,7 +188,7 @@ class HookedClient(Client):
             return
         route = self._routes.find(sid)
         if route is not None:
-            route.deliver(incoming(subject, reply or b"", headers or b"", data))
+            route.take(incoming(subject, reply or b"", headers or b"", data))
 
     def write_now(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write bytes to the socket, or to its buffer."""
