@@ -290,3 +290,33 @@ async def test_an_event_that_is_no_json_object_is_refused(
             await client.publish_event("paid", data)
         with pytest.raises(UsageError, match="event name 'a b'"):
             await client.publish_event("a b", {})
+
+
+async def test_an_odd_entry_hides_none_of_the_others(
+    autojump_clock: MockClock, harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(harness.broker, worker_id="me")
+
+    @worker.handle("t")
+    async def handler(ctx: TaskContext) -> None: ...
+
+    workflow = Workflow("w")
+    workflow.step("s", "t")
+    async with LocalEngine(harness.broker), worker, Client(harness.broker) as client:
+        await client.register(workflow)
+        run = await client.start("w")
+        await run.wait(timeout=30)
+        for bucket, key in (
+            ("workflow_runs", "run.odd"),
+            ("workflow_defs", "odd"),
+            ("workers", "x"),
+        ):
+            await harness.broker.kv_put(bucket, key, b"NaN", deadline=trio.current_time() + 5)
+
+        assert [found.run_id for found in await client.runs()] == [run.id]
+        assert [found.name for found in await client.workflows()] == ["w"]
+        assert [found.worker_id for found in await client.workers()] == ["me"]
+
+    assert [r.levelname for r in caplog.records if r.name == "trio_dagnats.client"] == [
+        "WARNING"
+    ] * 3

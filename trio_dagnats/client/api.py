@@ -4,7 +4,7 @@ import json
 
 from trio_dagnats.errors import EngineError, Missing, NotStored, Refused
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import MISREAD, compact
 
 PATIENCE = 10.0
 
@@ -27,7 +27,7 @@ async def ask(broker: Broker, subject: str, request: object) -> dict[str, object
         raise EngineError(f"the engine did not answer {subject} within {PATIENCE:g} s") from silence
     try:
         found = json.loads(reply.body)
-    except ValueError as error:
+    except MISREAD as error:
         raise EngineError(f"the engine answered {subject} with {reply.body[:80]!r}") from error
     if not isinstance(found, dict):
         raise EngineError(f"the engine answered {subject} with {found!r}")

@@ -17,6 +17,7 @@ from trio_dagnats.client.stored import (
     Unserved,
     filters_of_workers,
     find_workflow,
+    readable,
     stored_ids,
     stored_runs,
     unserved,
@@ -234,7 +235,7 @@ class Client:
             NotStored: the server did not answer in time.
         """
         entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=soon())
-        return [WorkflowDef.read(entry.value) for entry in entries]
+        return readable(entries, WorkflowDef.read)
 
     async def workers(self) -> list[WorkerRegistration]:
         """List the workers that are alive: seen within 60 seconds by the server's clock.
@@ -247,11 +248,8 @@ class Client:
         except Missing:
             return []
         now_ns = self._broker.time_ns()
-        return [
-            WorkerRegistration.from_bytes(entry.value)
-            for entry in entries
-            if is_live(entry.time_ns, now_ns)
-        ]
+        live = [entry for entry in entries if is_live(entry.time_ns, now_ns)]
+        return readable(live, WorkerRegistration.from_bytes)
 
     async def unserved(self, definition: WorkflowDef) -> list[Unserved]:
         """Return the tasks of a workflow that no worker serves: its runs wait for one.

@@ -52,11 +52,13 @@ __all__ = [
 
 
 OnMessage = Callable[[Message | None], None]
-"""Called by the transport for each message; must not wait or raise. ``None`` means that the
-connection was lost and is back: messages may have been missed, so look again."""
+"""Called by the transport for each message; must not wait. ``None`` means that the connection was
+lost and is back: messages may have been missed, so look again. What it raises is its own defect:
+logged, and it gets the next message all the same."""
 
 OnStored = Callable[[Stored | BrokerError], None]
-"""Called by the transport, once, with what became of a post; must not wait or raise."""
+"""Called by the transport, once, with what became of a post; must not wait. What it raises is its
+own defect, and logged."""
 
 
 class Posted(Protocol):

@@ -1,10 +1,13 @@
 """What both brokers must say alike: entries of buckets, absent buckets, messages too large."""
 
+import logging
 from collections.abc import Iterable
 
 from trio_dagnats.errors import Missing, TooLarge
 from trio_dagnats.transport.values import Entry, Record
 from trio_dagnats.wire.names import kv_subject
+
+log = logging.getLogger("trio_dagnats.transport")
 
 OPERATION = "KV-Operation"
 DELETED = frozenset({"DEL", "PURGE"})
@@ -39,6 +42,19 @@ def check_size(size: int, subject: str, max_payload: int) -> None:
             f"{size} bytes for {subject!r} are more than the {max_payload} that this server takes "
             "(its max_payload)"
         )
+
+
+WHAT_WAS_STORED = "acknowledgements"
+"""Stands for the subject where the answers to posts come in."""
+
+
+def callback_failed(subject: str, error: Exception) -> None:
+    """Log the exception that a callback has let out: its own defect, and nobody else's trouble.
+
+    It must not end the connection's tasks, which would make the whole worker deaf.
+    """
+    text = "what takes %s has failed with one of them; it gets the next ones"
+    log.error(text, subject, exc_info=error)
 
 
 def no_bucket(bucket: str) -> Missing:

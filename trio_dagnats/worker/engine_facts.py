@@ -14,11 +14,11 @@ from typing import final
 import trio
 from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, Missing, WireError
+from trio_dagnats.errors import BrokerError, Missing, UsageError, WireError
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import parse_rfc3339
+from trio_dagnats.wire.text import MISREAD, parse_rfc3339
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -151,7 +151,7 @@ class EngineFacts:
             return await self._broker.kv_get_many(bucket, keys, deadline=now + PATIENCE)
         except Missing:
             self._absent[bucket] = now + ABSENT_FOR
-        except BrokerError:  # contract 5, step 4: any error means "go on"
+        except (BrokerError, UsageError):  # contract 5, step 4: any error means "go on"
             log.debug("%s not read", bucket, exc_info=True)
         return {}
 
@@ -164,7 +164,7 @@ def _run_facts(raw: bytes | None) -> RunFacts:
             status=str(run.get("status", "")),
             deadline_ns=parse_rfc3339(deadline) if isinstance(deadline, str) else 0,
         )
-    except (ValueError, AttributeError, WireError):
+    except (*MISREAD, WireError):
         return NO_RUN
 
 
@@ -173,7 +173,7 @@ def _step_facts(raw: bytes) -> dict[str, StepFacts]:
         workflow = json.loads(raw)
         default = workflow.get("default_retry")
         return {str(step["id"]): _one_step(step, default) for step in workflow["steps"]}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except MISREAD:
         return {}
 
 

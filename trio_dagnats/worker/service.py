@@ -268,8 +268,14 @@ def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
         return
     attempt = Attempt(hub, consumer.handler, consumer.share, consumer.ack_wait, delivery)
     hub.join(attempt)
-    parse(attempt)  # its duties need to know the run, however long it waits
-    hub.entrance.enter(attempt)
+    try:
+        parse(attempt)  # its duties need to know the run, however long it waits
+        hub.entrance.enter(attempt)
+    except Exception:
+        if attempt.posted is not None:
+            attempt.posted.abandon()
+        hub.leave(attempt)  # else its slot were lost; the transport leaves the task to its lease
+        raise
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.run import WorkflowRun
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import MISREAD, compact
 from trio_dagnats.wire.workflow import WorkflowDef
 
 log = logging.getLogger("trio_dagnats.local")
@@ -71,10 +71,12 @@ class Api:
     async def _answer(self, answer: Answer, message: Message) -> None:
         try:
             try:
-                reply = await answer(message.body)
+                reply = compact(await answer(message.body))
             except (UsageError, WireError, BrokerError) as error:
-                reply = {"error": str(error)}
-            await self._broker.publish(message.reply, compact(reply))
+                reply = compact({"error": str(error)})
+            await self._broker.publish(message.reply, reply)
+        except (UsageError, BrokerError) as error:  # one answer, and nobody else's trouble
+            log.warning("an answer to %s was not sent: %s", message.subject, error)
         finally:
             self._open -= 1
 
@@ -152,7 +154,7 @@ async def _ping(_body: bytes) -> dict[str, object]:
 def _read_start(body: bytes) -> tuple[str, object]:
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except MISREAD as error:
         raise UsageError(f"api.runs.start wants JSON: {error}") from error
     name = found.get("workflow") if isinstance(found, dict) else None
     if not isinstance(name, str) or not name:

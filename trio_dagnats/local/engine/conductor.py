@@ -19,7 +19,7 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
-from trio_dagnats.wire.text import NS, compact
+from trio_dagnats.wire.text import MISREAD, NS, compact
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -70,10 +70,10 @@ class Conductor:
         try:
             found = json.loads(delivery.body)
             run_id, duration = str(found["run_id"]), int(found["duration_ms"]) * 1_000_000
-        except (ValueError, KeyError, TypeError):
+            return run_id, (delivery.published_ns + duration - self._broker.time_ns()) / NS
+        except MISREAD:
             log.warning("%s holds no timer; it is left out", delivery.subject)
             return None
-        return run_id, (delivery.published_ns + duration - self._broker.time_ns()) / NS
 
     @staticmethod
     def timer_id(delivery: Delivery) -> str:

@@ -13,7 +13,7 @@ from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, EventType
 from trio_dagnats.wire.names import EVENTS, event_subject
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import compact, is_json
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -121,10 +121,9 @@ class Correlator:
         self._waiters.setdefault(waiter.event_type, {})[waiter.key] = (waiter, since_ns)
 
     async def _match(self, waiter: Waiter, body: bytes) -> None:
-        try:
-            event: object = json.loads(body)
-        except ValueError:  # the DagNats engine's process ends over an empty one (contract H8)
+        if not is_json(body):  # the DagNats engine's process ends over an empty one (contract H8)
             return
+        event: object = json.loads(body)
         if not matches(waiter.match.left, waiter.match.right, event):
             return
         told = _told(waiter, body, self._broker.time_ns())

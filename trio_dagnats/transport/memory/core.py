@@ -10,6 +10,7 @@ from trio_dagnats.errors import Missing, NotStored
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.server import MemoryServer, Subscription
 from trio_dagnats.transport.port import Message, OnMessage
+from trio_dagnats.transport.rules import callback_failed
 
 LISTEN_PATIENCE = 5.0
 """Seconds for a subscription to be confirmed, as on a real connection."""
@@ -51,15 +52,21 @@ async def listening(
     """Subscribe for the length of a block; see ``port.Broker.listen``."""
     await line.turn(trio.current_time() + LISTEN_PATIENCE)
 
+    def hear(message: Message | None) -> None:
+        try:
+            on_message(message)
+        except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+            callback_failed(subject, error)
+
     def deliver(message: Message) -> None:
         if line.connected:
-            on_message(message)
+            hear(message)
 
     subscription = Subscription(subject, queue, deliver)
     server.subscribe(subscription)
-    line.listeners.append(on_message)
+    line.listeners.append(hear)
     try:
         yield
     finally:
-        line.listeners.remove(on_message)
+        line.listeners.remove(hear)
         server.unsubscribe(subscription)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import NoReturn, cast, final
 
 import trio
+from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Conflict, Missing, NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming
@@ -34,6 +35,21 @@ class ApiError(BrokerError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} (JetStream error {code})")
         self.code = code
+
+
+def read_reply(body: bytes) -> dict[str, object]:
+    """Read an answer as what all of them are.
+
+    Raises:
+        ApiError: it is no JSON object.
+    """
+    try:
+        found = from_json(body)
+    except ValueError as error:
+        raise ApiError(0, f"an answer that is no JSON: {body[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise ApiError(0, f"an answer that is no object: {body[:80]!r}")
+    return found
 
 
 def raise_api_error(error: Json) -> NoReturn:
@@ -75,7 +91,7 @@ class JsApi:
         answer = await self.ask(Frame(f"$JS.API.{subject}", body, not_after=deadline), deadline)
         if answer.status == NO_RESPONDERS:
             raise no_jetstream()
-        reply = cast("Json", json.loads(answer.body))
+        reply = read_reply(answer.body)
         if isinstance(error := reply.get("error"), dict):
             raise_api_error(error)
         return reply

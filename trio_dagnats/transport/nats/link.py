@@ -76,8 +76,7 @@ class Link:
         """Send again what was in flight, and tell listeners that they may have missed something."""
         self.requests.reconnected()
         for route in self.routes.all():
-            if route.gap is not None:
-                route.gap()
+            route.missed()
         self.outbox.wake()
 
     async def echo(self, deadline: float) -> None:

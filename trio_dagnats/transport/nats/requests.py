@@ -17,6 +17,7 @@ import trio
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.outbox import Outbox
+from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
 
 SWEEP = 0.1
 """Seconds between two looks at the deadlines."""
@@ -228,7 +229,10 @@ class Requests:
 
     def _fail(self, request: Request, error: NotStored | Lost) -> None:
         self.drop(request)
-        request.failed(error)
+        try:
+            request.failed(error)
+        except Exception as defect:  # noqa: BLE001 - the border to who has asked; it is logged
+            callback_failed(WHAT_WAS_STORED, defect)
 
 
 def _again(request: Request) -> Frame | None:

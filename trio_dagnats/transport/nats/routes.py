@@ -7,6 +7,7 @@ from itertools import count
 from typing import NamedTuple, final
 
 from trio_dagnats.transport.nats.frames import Incoming
+from trio_dagnats.transport.rules import callback_failed
 
 FIRST_SID = 1_000_000_000
 """nats-py counts its own subscriptions from 1; ours must never meet them."""
@@ -31,6 +32,21 @@ class Route:
     deliver: OnIncoming
     gap: Callable[[], None] | None = None
     plain: OnPlain | None = None
+
+    def take(self, message: Incoming) -> None:
+        """Deliver a message that came in the rare ways; the parser does the same in place."""
+        try:
+            self.deliver(message)
+        except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+            callback_failed(self.subject, error)
+
+    def missed(self) -> None:
+        """Tell that messages may have been missed."""
+        try:
+            if self.gap is not None:
+                self.gap()
+        except Exception as error:  # noqa: BLE001 - the same
+            callback_failed(self.subject, error)
 
     def sub(self) -> bytes:
         """Return the line that subscribes."""

@@ -4,11 +4,15 @@ import re
 from collections.abc import Mapping
 from typing import final
 
-from pydantic_core import from_json
-
 from trio_dagnats.errors import BrokerError, Missing, NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, ApiError, JsApi, raise_api_error
+from trio_dagnats.transport.nats.jsapi import (
+    NO_RESPONDERS,
+    ApiError,
+    JsApi,
+    raise_api_error,
+    read_reply,
+)
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
@@ -205,10 +209,12 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
 
 def _read(body: bytes, *, resent: bool) -> Stored | None:
     """Read a publish acknowledgement; None for an error that passes."""
-    found = from_json(body)
-    error = found.get("error")
-    if error is None:
-        return Stored(found["seq"], found.get("duplicate", False) is True, resent)
-    if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
-        return None
-    return raise_api_error(error)
+    found = read_reply(body)
+    error, sequence = found.get("error"), found.get("seq")
+    if isinstance(error, dict):
+        if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
+            return None
+        raise_api_error(error)
+    if not isinstance(sequence, int):
+        raise ApiError(0, f"no acknowledgement of a stream: {body[:80]!r}")
+    return Stored(sequence, found.get("duplicate", False) is True, resent)
