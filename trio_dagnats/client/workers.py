@@ -8,7 +8,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.errors import WireError
+from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import micro
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -80,8 +80,8 @@ async def _collect(
                 await broker.publish(info.subject, b"", reply=f"{inbox}.{number}")
             else:
                 survey.take(int(message.subject.rpartition(".")[2]), message.body)
-        except WireError:  # not from one of our workers; who does not tell is named in the result
-            continue
+        except (UsageError, WireError):
+            continue  # not from one of our workers; who does not tell is named in the result
 
 
 @final

@@ -1,15 +1,15 @@
 """The engine's API over NATS: register, start, get (contract 9.1)."""
 
 import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import final
 
 import trio
+from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
+from trio_dagnats.errors import BrokerError, Conflict, TooLarge, UsageError, WireError
 from trio_dagnats.local.engine.paths import printed, walk
 from trio_dagnats.local.engine.schema import mismatch
 from trio_dagnats.local.engine.starts import find_definition, store_start
@@ -74,7 +74,11 @@ class Api:
                 reply = await answer(message.body)
             except (UsageError, WireError, BrokerError) as error:
                 reply = {"error": str(error)}
-            await self._broker.publish(message.reply, compact(reply))
+            try:
+                await self._broker.publish(message.reply, compact(reply))
+            except TooLarge as error:
+                reply = {"error": str(error)}
+                await self._broker.publish(message.reply, compact(reply))
         finally:
             self._open -= 1
 
@@ -113,7 +117,7 @@ class Api:
         except Conflict:
             entry = await self._broker.kv_get(KEYS, key, deadline=soon())
             if entry is not None:
-                return entry.value.decode()
+                return entry.value.decode(errors="replace")
             await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=soon())
         return run_id
 
@@ -151,7 +155,7 @@ async def _ping(_body: bytes) -> dict[str, object]:
 
 def _read_start(body: bytes) -> tuple[str, object]:
     try:
-        found = json.loads(body)
+        found = from_json(body)
     except ValueError as error:
         raise UsageError(f"api.runs.start wants JSON: {error}") from error
     name = found.get("workflow") if isinstance(found, dict) else None

@@ -1,10 +1,10 @@
 """Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
 
-import json
 import logging
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from trio_dagnats.local.engine.paths import matches, wanted
 from trio_dagnats.local.engine.state import CANCEL, Effect, RunState
@@ -12,6 +12,7 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, EventType
+from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.names import EVENTS, event_subject
 from trio_dagnats.wire.text import compact
 
@@ -40,9 +41,9 @@ class Waiter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    run_id: str
-    step_id: str
-    event_type: str
+    run_id: Id
+    step_id: Id
+    event_type: Id
     match: Resolved
     action: str = ""
 
@@ -122,7 +123,7 @@ class Correlator:
 
     async def _match(self, waiter: Waiter, body: bytes) -> None:
         try:
-            event: object = json.loads(body)
+            event: object = from_json(body)
         except ValueError:  # the DagNats engine's process ends over an empty one (contract H8)
             return
         if not matches(waiter.match.left, waiter.match.right, event):

@@ -8,7 +8,15 @@ from typing import Self, final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, EngineError, Missing, NotStored, plain
+from trio_dagnats.errors import (
+    BrokerError,
+    EngineError,
+    Missing,
+    NotStored,
+    UsageError,
+    WireError,
+    plain,
+)
 from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
 from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
@@ -172,6 +180,9 @@ def _lanes(
             except BrokerError as error:
                 log.warning("%s: %s; trying again", subject, error)
                 delivery.nak(TRY_AGAIN)
+            except (UsageError, WireError) as error:  # it would end the engine each time
+                log.error("%s: %s; left out", subject, error)  # noqa: TRY400 - a line is enough
+                delivery.ack()
             else:
                 delivery.ack()
             done()
