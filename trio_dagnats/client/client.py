@@ -35,6 +35,7 @@ from trio_dagnats.wire.names import (
     check_event_name,
     check_run_id,
     check_worker_id,
+    check_workflow_name,
     event_subject,
     history_subject,
 )
@@ -118,11 +119,11 @@ class Client:
                 a second start with the same key within 24 hours gives the first run.
 
         Raises:
-            UsageError: the input cannot be written, or the workflow has no key path.
+            UsageError: the name is not legal, the input cannot be written, or the workflow has no
+                key path.
             EngineError: the engine refused, or there is none.
         """
-        if not workflow_name:
-            raise UsageError("workflow_name must not be empty")
+        check_workflow_name(workflow_name)
         if idempotency_key is not None:
             definition = await find_workflow(self._broker, workflow_name)
             input = with_key(definition, input, idempotency_key)  # noqa: A001
@@ -147,12 +148,13 @@ class Client:
             at: when, with a time zone; at most 365 days ahead.
 
         Raises:
-            UsageError: the input cannot be written, or the time is none to begin at.
+            UsageError: the name is not legal, the input cannot be written, or the time is none to
+                begin at.
             EngineError: no such workflow, or the engine begins no scheduled runs (the DagNats
                 engine v0.0.12 does not).
             NotStored: not acknowledged in time.
         """
-        await find_workflow(self._broker, workflow_name)
+        await find_workflow(self._broker, check_workflow_name(workflow_name))
         return self.run(await schedule(self._broker, workflow_name, input, at))
 
     async def publish_event(self, name: str, data: object) -> None:

@@ -81,8 +81,8 @@ async def _collect(
                 await broker.publish(info.subject, b"", reply=f"{inbox}.{number}")
             else:
                 survey.take(message.subject.rpartition(".")[2], message.body)
-        except (UsageError, WireError):  # not one of our workers, or not to be asked where it says
-            continue
+        except (UsageError, WireError):
+            continue  # not from one of our workers; who does not tell is named in the result
 
 
 @final

@@ -6,6 +6,11 @@ Two implementations pass one contract suite (``tests/contract``): nats-py throug
 Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
 (int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
 connection, but a store that was sent may be stored all the same.
+
+Every method raises ``UsageError``, before anything is sent, for a text that cannot stand in a line
+of the protocol (``wire/subjects``): a blank or a control character in a subject, a wildcard in a
+key, a dot in the name of a stream, a colon in that of a header. Control characters in the value of
+a header become blanks, but for those in a ``msg_id``, which is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trio_dagnats.wire.ids import Id
+
 MAX_SLEEP_NS = 365 * 86_400 * 1_000_000_000
 MAX_APPROVAL_NS = 168 * 3600 * 1_000_000_000
 STEP_ID = r"^[A-Za-z0-9_-]+$"
@@ -142,7 +144,7 @@ class WaitConfig(Config):
 class ApprovalConfig(Config):
     """Whom an ``approval`` step asks, and for how long it waits."""
 
-    subject: str = Field(pattern=r"^[^\s*>.]+(\.[^\s*>.]+)*$")
+    subject: Id
     timeout: Positive = Field(le=MAX_APPROVAL_NS)
     description: str = ""
     metadata: Mapping[str, str] = Field(default_factory=dict)

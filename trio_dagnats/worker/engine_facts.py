@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from trio_dagnats.errors import BrokerError, Missing, UsageError, WireError
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
+from trio_dagnats.wire.subjects import is_key
 from trio_dagnats.wire.task import Task
 from trio_dagnats.wire.text import MISREAD, parse_rfc3339
 
@@ -126,7 +127,7 @@ class EngineFacts:
     async def step(self, task: Task) -> StepFacts:
         """Return the bounds of a task's step; none when its workflow cannot be read."""
         workflow = task.workflow_name
-        if not workflow:
+        if not is_key(workflow):  # none, or one under which nothing can be registered
             return NO_STEP
         if workflow not in self._steps:
             raw = await self._read(BUCKET_DEFS, workflow)

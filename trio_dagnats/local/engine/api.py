@@ -1,15 +1,15 @@
 """The engine's API over NATS: register, start, get (contract 9.1)."""
 
 import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import final
 
 import trio
+from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
+from trio_dagnats.errors import BrokerError, Conflict, TooLarge, UsageError, WireError
 from trio_dagnats.local.engine.paths import printed, walk
 from trio_dagnats.local.engine.schema import mismatch
 from trio_dagnats.local.engine.starts import find_definition, store_start
@@ -18,7 +18,7 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.run import WorkflowRun
-from trio_dagnats.wire.text import MISREAD, compact
+from trio_dagnats.wire.text import compact
 from trio_dagnats.wire.workflow import WorkflowDef
 
 log = logging.getLogger("trio_dagnats.local")
@@ -74,7 +74,10 @@ class Api:
                 reply = compact(await answer(message.body))
             except (UsageError, WireError, BrokerError) as error:
                 reply = compact({"error": str(error)})
-            await self._broker.publish(message.reply, reply)
+            try:
+                await self._broker.publish(message.reply, reply)
+            except TooLarge as error:
+                await self._broker.publish(message.reply, compact({"error": str(error)}))
         except (UsageError, BrokerError) as error:  # one answer, and nobody else's trouble
             log.warning("an answer to %s was not sent: %s", message.subject, error)
         finally:
@@ -115,7 +118,7 @@ class Api:
         except Conflict:
             entry = await self._broker.kv_get(KEYS, key, deadline=soon())
             if entry is not None:
-                return entry.value.decode()
+                return entry.value.decode(errors="replace")
             await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=soon())
         return run_id
 
@@ -153,8 +156,8 @@ async def _ping(_body: bytes) -> dict[str, object]:
 
 def _read_start(body: bytes) -> tuple[str, object]:
     try:
-        found = json.loads(body)
-    except MISREAD as error:
+        found = from_json(body)
+    except ValueError as error:
         raise UsageError(f"api.runs.start wants JSON: {error}") from error
     name = found.get("workflow") if isinstance(found, dict) else None
     if not isinstance(name, str) or not name:

@@ -16,6 +16,7 @@ import trio
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.jsapi import api_subject
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
@@ -45,7 +46,7 @@ class NatsIntake:
     ) -> None:
         self._link = link
         self._fresh = fresh
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._next = api_subject("CONSUMER.MSG.NEXT", stream, durable)
         self._name = durable
         self._sink = sink
         self.inbox = new_inbox()

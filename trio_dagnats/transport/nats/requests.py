@@ -168,16 +168,20 @@ class Requests:
         return asked.answer, asked.sends
 
     def send(self, request: Request, frame: Frame) -> None:
-        """Queue a request's first frame; its owner is told what became of it. Never waits."""
+        """Queue a request's first frame; its owner is told what became of it. Never waits.
+
+        Raises:
+            UsageError: as ``Outbox.put``; nothing is sent, and nobody is told.
+        """
         number = next(self._numbers)
         request.token = token = b"%d" % number
         frame.reply = f"{self._prefix}{number}"
         if not frame.subject:
             frame.subject, frame.reply = frame.reply, ""
+        self._outbox.put(frame)  # first: a frame that is refused leaves nothing behind
         if not self._table:
             self._filled.unpark_all()
         self._table[token] = request
-        self._outbox.put(frame)
 
     def drop(self, request: Request) -> None:
         """Forget a request: its owner hears nothing more, what is still queued is not sent."""

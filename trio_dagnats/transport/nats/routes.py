@@ -8,6 +8,7 @@ from typing import NamedTuple, final
 
 from trio_dagnats.transport.nats.frames import Incoming
 from trio_dagnats.transport.rules import callback_failed
+from trio_dagnats.wire.subjects import check_filter, check_queue
 
 FIRST_SID = 1_000_000_000
 """nats-py counts its own subscriptions from 1; ours must never meet them."""
@@ -90,8 +91,14 @@ class Routes:
         gap: Callable[[], None] | None = None,
         plain: OnPlain | None = None,
     ) -> Route:
-        """Make a subscription; the caller tells the server."""
-        route = Route(next(self._numbers), subject, queue, deliver, gap, plain)
+        """Make a subscription; the caller tells the server.
+
+        Raises:
+            UsageError: the subject or the queue group cannot stand in the line that subscribes.
+        """
+        if queue:
+            check_queue(queue)
+        route = Route(next(self._numbers), check_filter(subject), queue, deliver, gap, plain)
         self._by_sid[route.sid] = route
         self.by_text[b"%d" % route.sid] = route
         return route

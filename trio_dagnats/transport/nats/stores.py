@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import final
 
 from trio_dagnats.errors import BrokerError, Missing, NotStored
-from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
+from trio_dagnats.transport.nats.frames import Frame, Incoming, encode_headers
 from trio_dagnats.transport.nats.jsapi import (
     NO_RESPONDERS,
     ApiError,
@@ -17,6 +17,7 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
 from trio_dagnats.transport.rules import check_size
+from trio_dagnats.wire.subjects import check_msg_id
 
 MSG_ID = "Nats-Msg-Id"
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
@@ -86,7 +87,7 @@ class Publisher:
         requests = link.requests
         post = Post(
             requests,
-            check_subject(subject),
+            subject,
             body,
             head,
             headers,
@@ -201,6 +202,7 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
         return f"NATS/1.0\r\n{MSG_ID}: {msg_id}\r\n\r\n".encode() if msg_id else b""
     full = dict(headers) if headers is not NO_HEADERS else {}
     if msg_id:
+        check_msg_id(msg_id)
         full[MSG_ID] = msg_id
     if expect is not None:
         full[EXPECT] = str(expect)
