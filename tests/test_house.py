@@ -1,9 +1,11 @@
 """The house: layers, cycles, sizes, public names, and what importing does not do."""
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -99,9 +101,35 @@ def test_only_the_transport_touches_asyncio_and_nats() -> None:
     assert not wrong
 
 
+def docstrings(tree: ast.AST) -> set[int]:
+    """Return the lines of docstrings, those of constants included."""
+    return {
+        line
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+
+
+def code_lines(path: Path) -> int:
+    """Count the lines with code on them: no comment, docstring or blank line is one."""
+    text = path.read_text()
+    prose = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    found = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in (*prose, tokenize.ENDMARKER)
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(found - docstrings(ast.parse(text)))
+
+
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_module_is_small(module: str) -> None:
-    assert len(MODULES[module].read_text().splitlines()) <= 300
+    """Code is bounded, and prose is not: what needs a diagram has room for one."""
+    assert code_lines(MODULES[module]) <= 250
 
 
 def class_size(node: ast.ClassDef) -> int:
