@@ -22,7 +22,6 @@ from pathlib import Path
 
 import nats
 import trio
-import trio_asyncio
 from nats.aio.client import Client
 
 from benchmarks.common import (
@@ -37,7 +36,7 @@ from benchmarks.common import (
 )
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.local import Server
-from trio_dagnats.transport import NatsSource, open_broker
+from trio_dagnats.transport import NatsSource, open_broker, trio_asyncio
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, BUCKET_SIGNALS, BUCKET_WORKERS
 
 TYPES = ("work", "wait", "thread")

@@ -25,7 +25,9 @@ IMPORTS = {
     "import trio_dagnats.transport.nats_py.connection; trio_dagnats.Worker",
     "trio": "import trio",
     "asyncio": "import asyncio, json, nats",
-    "trio-asyncio": "import json, nats, trio, trio_asyncio",
+    # On Python 3.14 it does not import by itself.
+    "trio-asyncio": "import json, nats, trio, "
+    + ("trio_asyncio" if sys.version_info < (3, 14) else "trio_dagnats.transport.nats"),
     "nothing": "pass",
 }
 TIMED = "import time; b = time.perf_counter(); {}; print((time.perf_counter() - b) * 1000)"

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 
 import nats
 import pytest
-import trio_asyncio
 from contract_bench import Bench, Sink
 
 from trio_dagnats.local import Server
-from trio_dagnats.transport import open_broker
+from trio_dagnats.transport import open_broker, trio_asyncio
 from trio_dagnats.transport.nats_py.connection import PUBLIC_PATH
 from trio_dagnats.transport.port import Broker
 

@@ -21,10 +21,11 @@ HANDLER = {
     Input.RETRY_IN_PLACE,
     Input.HANDED_BACK,
 }
+KEPT = {Input.MESSAGE_KEPT, Input.MESSAGE_NOT_KEPT}
 VERDICTS = {Input.OUTCOME_STORED, Input.OUTCOME_NOT_STORED, Input.SETTLED_ELSEWHERE}
 ANYTIME = {Input.DRAINED, Input.RUN_ENDED, Input.LEASE_LOST}
 POSSIBLE = {
-    State.RECEIVED: BEFORE | ANYTIME,
+    State.RECEIVED: BEFORE | KEPT | ANYTIME,
     State.STARTING: {Input.STARTED_STORED, Input.STARTED_NOT_STORED} | ANYTIME,
     State.RUNNING: HANDLER | ANYTIME,
     State.SETTLING: VERDICTS | ANYTIME,
@@ -87,7 +88,8 @@ def test_a_handlers_outcome_is_stored_before_the_ack() -> None:
         (State.RUNNING, Input.RETRY_IN_PLACE, Effect.NAK_DELAYED),
         (State.RUNNING, Input.HANDED_BACK, Effect.NAK_DELAYED),
         (State.RUNNING, Input.DRAINED, Effect.NAK),
-        (State.RECEIVED, Input.NOT_A_TASK, Effect.TERM),
+        (State.RECEIVED, Input.MESSAGE_KEPT, Effect.TERM),
+        (State.RECEIVED, Input.MESSAGE_NOT_KEPT, Effect.NAK_DELAYED),
         (State.RECEIVED, Input.ALREADY_SETTLED, Effect.ACK),
         (State.RECEIVED, Input.RUN_CANCELLED_BEFORE, Effect.ACK),
     ],
@@ -97,6 +99,14 @@ def test_each_ending_answers_as_the_design_says(state: State, what: Input, answe
     end, effects = step(state, what)
     assert end is State.ENDED
     assert answer in effects
+
+
+def test_what_is_no_task_leaves_the_queue_only_when_it_is_kept() -> None:
+    """There is one way to a TERM: through a stored dead letter."""
+    assert step(State.RECEIVED, Input.NOT_A_TASK) == (State.RECEIVED, (Effect.KEEP_MESSAGE,))
+    assert [m for m, (_, effects) in MOVES.items() if Effect.TERM in effects] == [
+        (State.RECEIVED, Input.MESSAGE_KEPT)
+    ]
 
 
 def test_letting_go_is_noted_before_the_hand_back() -> None:

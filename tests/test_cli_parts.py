@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from trio_dagnats import errors
 from trio_dagnats.cli import app, documents, exits, new, options, render, texts
+from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
@@ -172,6 +173,7 @@ def test_a_file_that_is_not_there(here: Path) -> None:
         (errors.NotStored("x"), Exit.NO_ENGINE),
         (errors.Missing("x"), Exit.NO_ENGINE),
         (errors.EngineError("x"), Exit.NO_ENGINE),
+        (errors.Refused("x"), Exit.NO_ENGINE),
         (errors.TooLarge("x"), Exit.USAGE),
         (CliError("x", Exit.NOT_FOUND), Exit.NOT_FOUND),
         (trio.TooSlowError(), Exit.TOO_SLOW),
@@ -184,6 +186,22 @@ def test_every_error_has_its_code_and_one_line(error: BaseException, code: Exit)
 
     assert found is code
     assert "\n" not in text
+
+
+def test_no_password_is_shown_with_a_server_that_has_no_engine() -> None:
+    text, code = explain(errors.Missing("no bucket 'workflow_defs'"), "nats://me:secret@host:4222")
+
+    assert "the server at nats://host:4222 has no DagNats engine" in text
+    assert "secret" not in text
+    assert code is Exit.NO_ENGINE
+
+
+def test_dev_shows_no_password_in_its_title(here: Path) -> None:
+    (here / "worker.py").touch()
+    plan = dev.Plan(locate("worker.py", here), options.Setup(), 0, None, 1.0)
+
+    title = dev._title(plan, "nats://me:secret@host:4222")
+    assert title == "worker.py on nats://host:4222; Ctrl-C ends it"
 
 
 def test_every_exit_code_has_a_meaning_that_fits_80_columns() -> None:

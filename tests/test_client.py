@@ -6,7 +6,7 @@ from trio.testing import MockClock
 
 from trio_dagnats import Client, Continue, Retry, TaskContext, Worker, Workflow
 from trio_dagnats.client import RunStatus, SkipIf
-from trio_dagnats.errors import EngineError, Missing, RunFailed, UsageError
+from trio_dagnats.errors import EngineError, Missing, Refused, RunFailed, UsageError
 from trio_dagnats.local import LocalEngine
 from trio_dagnats.local.engine import resources
 from trio_dagnats.testing import Harness, MemoryBroker, MemoryServer
@@ -183,15 +183,16 @@ async def test_an_unknown_run_is_an_error_not_a_wait_for_ever(
 
 async def test_no_engine_says_what_to_start(autojump_clock: MockClock, harness: Harness) -> None:
     async with Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="dagnats serve"):
+        with pytest.raises(EngineError, match="dagnats serve") as caught:
             await client.start("w")
+    assert not isinstance(caught.value, Refused)
 
 
 async def test_an_unregistered_workflow_is_refused_by_name(
     autojump_clock: MockClock, harness: Harness
 ) -> None:
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match="'nowhere' is not registered"):
+        with pytest.raises(Refused, match="'nowhere' is not registered"):
             await client.start("nowhere")
 
 
@@ -222,7 +223,7 @@ async def test_what_the_local_engine_does_not_do_is_refused_by_name(
         "steps": [{"id": "a", "type": "respond", "config": {}}],
     }
     async with LocalEngine(harness.broker), Client(harness.broker) as client:
-        with pytest.raises(EngineError, match=r"sticky, the type 'respond' \(step 'a'\); remove"):
+        with pytest.raises(Refused, match=r"sticky, the type 'respond' \(step 'a'\); remove"):
             await client.register(definition)
 
 
@@ -289,3 +290,33 @@ async def test_an_event_that_is_no_json_object_is_refused(
             await client.publish_event("paid", data)
         with pytest.raises(UsageError, match="event name 'a b'"):
             await client.publish_event("a b", {})
+
+
+async def test_an_odd_entry_hides_none_of_the_others(
+    autojump_clock: MockClock, harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(harness.broker, worker_id="me")
+
+    @worker.handle("t")
+    async def handler(ctx: TaskContext) -> None: ...
+
+    workflow = Workflow("w")
+    workflow.step("s", "t")
+    async with LocalEngine(harness.broker), worker, Client(harness.broker) as client:
+        await client.register(workflow)
+        run = await client.start("w")
+        await run.wait(timeout=30)
+        for bucket, key in (
+            ("workflow_runs", "run.odd"),
+            ("workflow_defs", "odd"),
+            ("workers", "x"),
+        ):
+            await harness.broker.kv_put(bucket, key, b"NaN", deadline=trio.current_time() + 5)
+
+        assert [found.run_id for found in await client.runs()] == [run.id]
+        assert [found.name for found in await client.workflows()] == ["w"]
+        assert [found.worker_id for found in await client.workers()] == ["me"]
+
+    assert [r.levelname for r in caplog.records if r.name == "trio_dagnats.client"] == [
+        "WARNING"
+    ] * 3

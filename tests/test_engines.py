@@ -3,6 +3,7 @@
 Each on the local engine, and (``live``) on the DagNats engine that ``TRIO_DAGNATS_LIVE_URL`` names.
 """
 
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from trio_dagnats.client import RunStatus, WorkflowRun
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire import events
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, checkpoint_key, note_key
 
 SCRIPT = Path(__file__).with_name("engine_worker.py")
@@ -44,6 +46,18 @@ class Engine:
         workflow.step(self.name, **options)  # type: ignore[arg-type]  # what StepOptions names
         await self.client.register(workflow)
         return await self.client.start(self.name, given)
+
+    async def register(self, **options: object) -> None:
+        """Register the workflow with one step, with options of its own."""
+        workflow = Workflow(self.name, **options)  # type: ignore[arg-type]  # what it names
+        workflow.step(self.name)
+        await self.client.register(workflow)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run as other clients do it, which do not look at its status before."""
+        event = events.cancelled(run_id, self.broker.time_ns())
+        deadline = trio.current_time() + PATIENCE
+        await self.broker.store(event.subject, event.body, msg_id=event.msg_id, deadline=deadline)
 
     async def ended(self, run: Run) -> WorkflowRun:
         """Wait until a run has ended and its task message is settled."""
@@ -141,17 +155,17 @@ async def what_is_felt(
 
 
 async def test_cancelling_a_run_ends_its_running_handler(engine: Engine) -> None:
-    felt, status, events = await what_is_felt(engine, cancel=True)
+    felt, status, found = await what_is_felt(engine, cancel=True)
 
     assert (felt, status) == ([CancelReason.RUN_CANCELLED], RunStatus.CANCELLED)
-    assert not OUTCOMES & set(events)
+    assert not OUTCOMES & set(found)
 
 
 async def test_a_step_timeout_ends_the_running_handler(engine: Engine) -> None:
-    felt, status, events = await what_is_felt(engine, timeout=1)
+    felt, status, found = await what_is_felt(engine, timeout=1)
 
     assert (felt, status) == ([CancelReason.STEP_TIMEOUT], RunStatus.FAILED)
-    assert {kind: events[kind] for kind in OUTCOMES & set(events)} == {"step.failed": 1}
+    assert {kind: found[kind] for kind in OUTCOMES & set(found)} == {"step.failed": 1}
 
 
 @pytest.mark.parametrize("timeout", [0, 30], ids=["without a step timeout", "within one"])
@@ -286,3 +300,83 @@ async def test_a_drained_worker_hands_over_to_another_one_and_spends_no_retry(
 
     assert ended.status is RunStatus.COMPLETED
     assert tries == [(1, b'"half"'), (2, b'"half"')]
+
+
+class Holding:
+    """A worker whose handlers hold until they are let go, and what each run's has felt."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.running = set[str]()
+        self.begun = trio.lowlevel.ParkingLot()
+        self.felt: dict[str, CancelReason | None] = {}
+        self.let_go = trio.Event()
+        self.worker = Worker(engine.url, concurrency=200)
+        self.worker.handle(engine.name, self.hold)
+
+    async def hold(self, ctx: TaskContext) -> None:
+        self.running.add(ctx.run_id)
+        self.begun.unpark_all()
+        try:
+            await self.let_go.wait()
+        finally:
+            self.running.discard(ctx.run_id)
+            self.felt[ctx.run_id] = ctx.cancel_reason
+
+    async def until_running(self, run: Run) -> None:
+        """Wait until a run's handler has begun."""
+        with trio.fail_after(PATIENCE):
+            while run.id not in self.running:
+                await self.begun.park()
+
+
+@pytest.mark.parametrize("most", [0.0, 0.3, 1.5], ids=["at once", "soon", "at a random moment"])
+async def test_no_handler_is_left_running_of_runs_that_are_cancelled_so_soon(
+    engine: Engine, most: float
+) -> None:
+    """The engine takes ``workflow.cancelled`` after it has dispatched; the task comes later."""
+    holding, rng, count = Holding(engine), random.Random(most), 50
+    await engine.register()
+    async with holding.worker, trio.open_nursery() as nursery:
+
+        async def start_and_cancel() -> None:
+            run = await engine.client.start(engine.name)
+            await trio.sleep(rng.uniform(0, most))
+            await run.cancel()
+            ended = await engine.ended(run)  # its message is settled: the handler is over
+            assert ended.status is RunStatus.CANCELLED
+            assert not OUTCOMES & set(await events_of(run))
+
+        for _ in range(count):
+            nursery.start_soon(start_and_cancel)
+
+    assert set(holding.felt.values()) <= {CancelReason.RUN_CANCELLED}
+
+
+async def test_a_run_that_was_cancelled_while_it_waited_for_its_turn_loses_no_outcome(
+    engine: Engine, request: pytest.FixtureRequest
+) -> None:
+    """The DagNats engine ignores such a cancellation; the local one cancels the run."""
+    ignores = "dagnats" in request.node.callspec.id
+    holding = Holding(engine)
+    await engine.register(max_runs=1)
+    async with holding.worker:
+        first = await engine.client.start(engine.name)
+        await holding.until_running(first)
+        second = await engine.client.start(engine.name)
+        with trio.fail_after(PATIENCE):
+            while await second.status() is not RunStatus.PENDING:
+                await trio.sleep(0.02)
+        await engine.cancel(second.id)
+        if ignores:
+            holding.let_go.set()
+            await engine.ended(first)
+        ended = await engine.ended(second) if ignores else await second.wait(PATIENCE)
+        holding.let_go.set()
+        await engine.ended(first)
+
+    if ignores:
+        assert ended.status is RunStatus.COMPLETED
+        assert holding.felt == {first.id: None, second.id: None}
+    else:
+        assert ended.status is RunStatus.CANCELLED
+        assert holding.felt == {first.id: None}

@@ -58,7 +58,11 @@ WORKER_ROOMS = {
 WRITES_ATTEMPTS = ("trio_dagnats.worker.attempts.", "trio_dagnats.worker.execution.")
 ASYNCIO = {"asyncio", "nats", "trio_asyncio"}
 MAY_TOUCH_ASYNCIO = ("trio_dagnats.transport.nats_py",)
-PURE = ("trio_dagnats.wire", "trio_dagnats.attempt.", "trio_dagnats.local.engine.core")
+PURE = (
+    "trio_dagnats.wire",
+    "trio_dagnats.attempt.",
+    "trio_dagnats.local.engine.core.transitions",
+)
 """Rules without I/O: no trio, and nothing of the transport."""
 
 

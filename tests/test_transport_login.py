@@ -3,13 +3,13 @@
 import logging
 import os
 import ssl
-import subprocess
 import traceback
 from pathlib import Path
 
 import nkeys
 import pytest
 import trio
+from odd_bytes import CERTIFICATE, KEY, trusting
 
 from trio_dagnats import ConnectOptions, TaskContext, Worker
 from trio_dagnats.errors import ConnectError, Missing, UsageError
@@ -146,38 +146,22 @@ async def test_a_mistyped_url_is_refused_without_its_password(url: str) -> None:
     assert SECRET not in "".join(traceback.format_exception(error.value))
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for loopback, and its key beside it."""
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
-    key = path.with_name("key.pem")
-    subprocess.run(
-        [*command, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True
-    )
-    return path
+def speaking_tls(tmp_path: Path) -> Server:
+    return server(tmp_path, f'tls {{ cert_file: "{CERTIFICATE}", key_file: "{KEY}" }}')
 
 
-def speaking_tls(tmp_path: Path, certificate: Path) -> Server:
-    key = certificate.with_name("key.pem")
-    return server(tmp_path, f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
-
-
-async def test_tls_connects_with_a_context_that_trusts_the_server(
-    tmp_path: Path, certificate: Path
-) -> None:
-    context = ssl.create_default_context(cafile=certificate)
-    async with speaking_tls(tmp_path, certificate) as found:
+async def test_tls_connects_with_a_context_that_trusts_the_server(tmp_path: Path) -> None:
+    context = trusting()
+    async with speaking_tls(tmp_path) as found:
         await connect(found.url, ConnectOptions(tls=context))
         await connect(found.url.replace("nats:", "tls:"), ConnectOptions(tls=context))
 
 
 async def test_a_server_that_cannot_be_verified_is_refused(
-    tmp_path: Path, certificate: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = ConnectOptions(tls=ssl.create_default_context(), connect_timeout=1)
-    async with speaking_tls(tmp_path, certificate) as found:
+    async with speaking_tls(tmp_path) as found:
         assert "certificate verify failed" in await refusal(found.url, options, caplog)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from trio_dagnats.errors import WireError
 from trio_dagnats.transport.nats.frames import LARGE, Frame, Incoming, encode
 from trio_dagnats.transport.nats.parsing import acknowledgements, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Acks, Routes
@@ -170,3 +171,48 @@ def test_a_large_body_is_not_copied_on_its_way_out() -> None:
         b"\r\nPUB e 1\r\nx\r\n",
     ]
     assert [piece.obj is large for piece in pieces if isinstance(piece, memoryview)] == [True, True]
+
+
+@pytest.mark.parametrize("sid", [SID, b"%d" % (FIRST_SID + 1)])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"MSG a %b abc", b"MSG a %b -24", b"MSG a %b +2", b"MSG a %b 1_0", b"MSG a %b \t2"),
+        *(b"MSG a %b ", b"MSG a %b 9999999999", b"MSG a %b b c 2", b"MSG a %b 1.5"),
+        *(b"HMSG a %b 4 2", b"HMSG a %b -1 2", b"HMSG a %b x 2", b"HMSG a %b r x 2"),
+    ],
+)
+def test_sizes_are_digits(line: bytes, sid: bytes) -> None:
+    """A negative one would have the same bytes taken again and again."""
+    routes, got = listening()
+
+    with pytest.raises(WireError, match="not a message of the NATS protocol"):
+        take_messages(STREAM + line % sid + b"\r\nhi\r\n", routes)
+    assert got == MESSAGES
+
+
+def test_a_subject_that_is_no_text_is_delivered_all_the_same() -> None:
+    routes, got = Routes(), list[object]()
+    routes.add("a.>", got.append)
+    odd = b"MSG a\xff %b x\xff 2\r\nhi\r\n" % SID
+
+    assert take_messages(odd + STREAM, routes) == (len(odd + STREAM), 0)
+    assert got == [Incoming("a\ufffd", "x\ufffd", b"hi"), *MESSAGES]
+
+
+@pytest.mark.parametrize("cut", [0, 30])
+def test_what_raises_gets_the_next_message(cut: int, caplog: pytest.LogCaptureFixture) -> None:
+    """In one piece or in several; the message after it is another subscription's or its own."""
+    routes, got = Routes(), list[Incoming]()
+
+    def choke(message: Incoming) -> None:
+        got.append(message)
+        raise RuntimeError("a defect")
+
+    routes.add("a.>", choke)
+    take = HookedClient(routes)._fast.take
+    first = b"MSG a %b 9\r\nlong body\r\n" % SID
+
+    assert take(take(first[:cut]) + first[cut:] + STREAM) == b""
+    assert got == [Incoming("a", "", b"long body"), *MESSAGES]
+    assert caplog.text.count("RuntimeError: a defect") == len(got)

@@ -1,5 +1,6 @@
 """What a handler's ending means: the outcome table, on the in-memory server in virtual time."""
 
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -325,6 +326,32 @@ async def test_wrong_signatures_are_refused_when_registering() -> None:
         worker.handle_typed("t", untyped)
     with pytest.raises(UsageError, match="Continue"):
         worker.agent_loop("t", no_continue)
+
+
+FOR_THE_TYPE_CHECKER = """
+from functools import partial
+
+async def function(ctx: Unknown, given: Unknown = None) -> Unknown: ...
+
+class Kind:
+    async def method(self, ctx: Unknown, given: Unknown = None) -> Unknown: ...
+    async def __call__(self, ctx: Unknown, given: Unknown = None) -> Unknown: ...
+"""
+"""Handlers as they look where ``Unknown`` stands under ``if TYPE_CHECKING:``."""
+
+
+@pytest.mark.parametrize("which", ["function", "Kind().method", "Kind()", "partial(function)"])
+def test_annotations_may_be_for_the_type_checker_alone_where_none_is_read(which: str) -> None:
+    later = "" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+    names: dict[str, object] = {}
+    exec(later + FOR_THE_TYPE_CHECKER, names)
+    handler: Handler = eval(which, names)
+    worker = Worker("nats://localhost")
+
+    worker.handle("t", handler)
+    for refuses in (worker.handle_typed, worker.agent_loop):
+        with pytest.raises(UsageError, match=r"'Unknown'.*for the type checker alone"):
+            refuses("t", handler)
 
 
 async def test_an_attempt_is_told_by_the_task(autojump_clock: MockClock, harness: Harness) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path
 import nats
 import pytest
 import trio
-import trio_asyncio
 from nats.aio.client import Client as NatsClient
 
 from trio_dagnats import Client, TaskContext, Worker, Workflow
 from trio_dagnats.errors import ConnectError
 from trio_dagnats.local import LocalEngine, Server
-from trio_dagnats.transport import open_broker
+from trio_dagnats.transport import open_broker, trio_asyncio
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats_py.connection import _Connection
 

@@ -12,6 +12,7 @@
     │   ├── TooLarge       more bytes than the server's ``max_payload``
     │   └── Missing        no such stream, bucket, consumer or service on this server
     ├── EngineError        what the DagNats engine answered, or did not answer
+    │   └── Refused        its answer is that it will not do it; the text is the engine's own
     ├── RunFailed          a run ended otherwise than ``completed``
     ├── WireError          a message that is not what the wire contract says
     └── HandlerError       raised by handlers on purpose
@@ -39,6 +40,7 @@ __all__ = [
     "NotStored",
     "OutcomeError",
     "RateLimited",
+    "Refused",
     "Retryable",
     "RunFailed",
     "TooLarge",
@@ -96,6 +98,11 @@ class Missing(BrokerError):  # noqa: N818 - named for what happened
 
 class EngineError(DagnatsError):
     """The engine refused a request, or did not answer it in time."""
+
+
+@final
+class Refused(EngineError):  # noqa: N818 - named for what happened
+    """The engine answered that it will not do what was asked; the reason is its own."""
 
 
 @final

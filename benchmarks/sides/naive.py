@@ -1,15 +1,20 @@
 """The straightforward trio worker: nats-py through trio-asyncio, one ``aio_as_trio`` per call."""
 
+import sys
+
 import nats
 import trio
-import trio_asyncio
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
-from trio_asyncio import aio_as_trio
 
 from benchmarks.sides.messages import MAX_ACK_PENDING, TASK_QUEUES, codec, started
 from benchmarks.sides.telling import Asked, Tally, ready
+
+if sys.version_info >= (3, 14):
+    from trio_dagnats.transport import trio_asyncio  # by itself it does not import
+else:
+    import trio_asyncio
 
 LINGER = 5.0
 
@@ -30,7 +35,7 @@ class Loop:
     async def serve(self) -> None:
         """Serve as many tasks as were asked for, and tell of them."""
         asked = self._asked
-        queue = await aio_as_trio(self._stream.pull_subscribe)(
+        queue = await trio_asyncio.aio_as_trio(self._stream.pull_subscribe)(
             f"task.{asked.task_type}.>",
             durable=f"workers-{asked.task_type}",
             stream=TASK_QUEUES,
@@ -51,7 +56,7 @@ class Loop:
 
     async def _pull(self, queue: JetStreamContext.PullSubscription, batch: int) -> list[Msg]:
         try:
-            found: list[Msg] = await aio_as_trio(queue.fetch)(batch, timeout=LINGER)
+            found: list[Msg] = await trio_asyncio.aio_as_trio(queue.fetch)(batch, timeout=LINGER)
         except TimeoutError:
             return []
         return found
@@ -59,11 +64,11 @@ class Loop:
     async def _run(self, message: Msg) -> None:
         step = self._codec.read(message.data)
         subject, body, headers = started(step)
-        await aio_as_trio(self._stream.publish)(subject, body, headers=headers)
+        await trio_asyncio.aio_as_trio(self._stream.publish)(subject, body, headers=headers)
         output = await self._handle(step.input)
         subject, body, headers = self._codec.completed(step, output)
-        await aio_as_trio(self._stream.publish)(subject, body, headers=headers)
-        await aio_as_trio(message.ack)()
+        await trio_asyncio.aio_as_trio(self._stream.publish)(subject, body, headers=headers)
+        await trio_asyncio.aio_as_trio(message.ack)()
         self._free += 1
         self._freed.set()
         self._tally.done()
@@ -81,10 +86,10 @@ class Loop:
 async def serve(asked: Asked) -> None:
     """Connect and serve."""
     async with trio_asyncio.open_loop():
-        client = await aio_as_trio(nats.connect)(asked.url)
+        client = await trio_asyncio.aio_as_trio(nats.connect)(asked.url)
         loop = Loop(asked, client.jetstream())
         await loop.serve()
-        await aio_as_trio(client.close)()
+        await trio_asyncio.aio_as_trio(client.close)()
     loop.tell()
 
 

@@ -136,7 +136,7 @@ def turns_of(module: str) -> tuple[type, str]:
     """Return what runs asyncio's callbacks; importing trio-asyncio changes asyncio for good."""
     if module.endswith("plain"):
         return asyncio.base_events.BaseEventLoop, "_run_once"
-    import trio_asyncio  # noqa: PLC0415 - see above
+    from trio_dagnats.transport import trio_asyncio  # noqa: PLC0415 - see above
 
     return trio_asyncio.TrioEventLoop, "_main_loop_one"
 

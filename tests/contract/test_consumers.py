@@ -5,7 +5,7 @@ import trio
 from contract_bench import NS, PATIENCE, Bench, Sink
 
 from trio_dagnats.errors import Conflict, Missing
-from trio_dagnats.transport.port import ConsumerSpec, PullEnd
+from trio_dagnats.transport.port import ConsumerSpec, Delivery, PullEnd
 
 
 async def state(bench: Bench, name: str = "c") -> tuple[int, int]:
@@ -364,3 +364,26 @@ async def test_a_consumer_of_a_stream_with_limits_sees_all_in_order(
     assert [int(delivery.body) for delivery in found] == list(range(5))
     kept = await bench.broker.records(bench.stream, bench.subject(">"), deadline=bench.soon)
     assert len(kept) == 5
+
+
+async def test_a_message_that_its_sink_chokes_on_comes_again_after_its_lease(
+    bench: Bench, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its credit is used, and those after it arrive."""
+    take = sink.delivered
+
+    def choke(delivery: Delivery) -> None:
+        take(delivery)
+        if delivery.body == b"odd" and delivery.deliveries == 1:
+            raise RuntimeError
+        delivery.ack()
+
+    monkeypatch.setattr(sink, "delivered", choke)
+    await bench.store(bench.task("a"), b"odd")
+    await bench.store(bench.task("a"), b"next")
+    await bench.consumer(ack_wait=0.3)
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(3, 30.0)
+        found = await sink.wait(3)
+
+    assert [delivery.body for delivery in found] == [b"odd", b"next", b"odd"]

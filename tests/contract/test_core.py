@@ -121,3 +121,18 @@ async def test_a_cancelled_request_leaves_the_connection_usable(bench: Bench) ->
 async def test_a_core_message_that_is_too_large_is_refused(bench: Bench) -> None:
     with pytest.raises(TooLarge):
         await bench.broker.publish("core.x", bytes(bench.broker.max_payload + 1))
+
+
+async def test_a_listener_that_raises_hears_the_next_message(bench: Bench) -> None:
+    """Its own defect: nobody is deaf of it, neither itself nor its neighbours."""
+    heard = Heard()
+
+    def choke(message: Message | None) -> None:
+        heard(message)
+        raise RuntimeError
+
+    async with bench.broker.listen(f"core.{bench.token}", choke):
+        await bench.broker.publish(f"core.{bench.token}", b"1")
+        await bench.broker.publish(f"core.{bench.token}", b"2")
+        await heard.wait(2)
+        await bench.store(bench.subject("a"))

@@ -307,3 +307,20 @@ async def test_a_long_history_is_read_in_its_order(bench: Bench) -> None:
     sequences = [record.sequence for record in records]
     assert len(sequences) == 1500
     assert sequences == sorted(sequences)
+
+
+async def test_who_raises_over_a_post_hears_of_the_next_one(bench: Bench) -> None:
+    told = Told()
+
+    def choke(result: Stored | BrokerError) -> None:
+        told(result)
+        raise RuntimeError
+
+    for name in ("i", "i", "j"):  # the second one is told as a duplicate
+        bench.broker.post(
+            Event(bench.subject("a"), name, {}, b"1"), deadline=bench.soon, done=choke
+        )
+    bench.broker.post(Event("nowhere.at.all", "k", {}, b"1"), deadline=bench.soon, done=choke)
+
+    assert len(await told.wait(4)) == 4
+    await bench.store(bench.subject("a"))

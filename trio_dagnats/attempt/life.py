@@ -8,7 +8,8 @@
        └───────────────────────────> ENDED <────┴────────── stored, or not, or elsewhere ─┘
 
 A drain, the run's end and a lost lease end an attempt in every state. Rules that the table keeps
-(and its tests enumerate): no ACK before the outcome is stored, nothing at all after the lease is
+(and its tests enumerate): no ACK before the outcome is stored, no TERM before the dead letter is,
+nothing at all after the lease is
 lost (design 8.7), nothing but an ACK when the run has ended, and NAK, never ACK, when an outcome
 could not be stored (contract H20).
 
@@ -53,6 +54,9 @@ class Input(Named):
     """The message is no task, and names no run and step."""
     NOT_A_TASK_WITH_IDS = auto()
     """The message is no task, but names the run and step that wait for it."""
+    MESSAGE_KEPT = auto()
+    MESSAGE_NOT_KEPT = auto()
+    """The dead letter could not be stored."""
     RUN_CANCELLED_BEFORE = auto()
     """Its run was over before it started (contract 5, step 4)."""
     ALREADY_SETTLED = auto()
@@ -83,7 +87,7 @@ class Input(Named):
 
 @final
 class Effect(Named):
-    """What has to be done; at most one of a row, the last, has a result to feed."""
+    """What has to be done; the result of a row's last one, if it has any, is the next input."""
 
     KEEP_MESSAGE = auto()
     """Store the message among the dead letters."""
@@ -107,7 +111,9 @@ _LET_GO: Move = (State.ENDED, (Effect.WRITE_NOTE, Effect.NAK))
 _LET_GO_FOR_A_WHILE: Move = (State.ENDED, (Effect.WRITE_NOTE, Effect.NAK_DELAYED))
 
 _ROWS: Mapping[tuple[State, Input], Move] = {
-    (State.RECEIVED, Input.NOT_A_TASK): (State.ENDED, (Effect.KEEP_MESSAGE, Effect.TERM)),
+    (State.RECEIVED, Input.NOT_A_TASK): (State.RECEIVED, (Effect.KEEP_MESSAGE,)),
+    (State.RECEIVED, Input.MESSAGE_KEPT): (State.ENDED, (Effect.TERM,)),
+    (State.RECEIVED, Input.MESSAGE_NOT_KEPT): (State.ENDED, (Effect.NAK_DELAYED,)),
     (State.RECEIVED, Input.NOT_A_TASK_WITH_IDS): (
         State.SETTLING,
         (Effect.KEEP_MESSAGE, Effect.PUBLISH_OUTCOME),

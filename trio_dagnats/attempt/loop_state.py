@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import MISREAD, compact
 
 MARK = "trio_dagnats_loop"
 """Tells a loop's checkpoint from one that some other handler wrote under the same step."""
@@ -66,5 +66,5 @@ def read_state(raw: bytes | None) -> LoopState | None:
             begun_ns=int(found.get("begun_ns", 0)),
             warned=bool(found.get("warned")),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except MISREAD:
         return None

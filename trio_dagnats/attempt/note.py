@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import MISREAD, compact
 
 _COUNTS = ("let_go", "retries", "forgiven", "chances")
 
@@ -99,5 +99,5 @@ def decode(raw: bytes | None) -> Note:
             else None,
             signals={str(name): int(rev) for name, rev in found.get("signals", {}).items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except MISREAD:
         return Note(dispatch=0)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from trio_dagnats.cli import exits, new, runs, serve, workers
+from trio_dagnats.cli import exits, new, register, runs, serve, workers
 from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
@@ -45,7 +45,7 @@ def completion(shell: str) -> int:
     return Exit.DONE
 
 
-for room in (new, dev, serve, child, runs, workers):
+for room in (new, dev, serve, child, register, runs, workers):
     for command in room.COMMANDS:
         cli.add_command(command)
 

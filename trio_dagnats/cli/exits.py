@@ -13,6 +13,7 @@ from trio_dagnats.errors import (
     RunFailed,
     TooLarge,
 )
+from trio_dagnats.transport.options import shown
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, WORKFLOW_HISTORY
 
 TRACEBACK = "TRIO_DAGNATS_TRACEBACK"
@@ -33,6 +34,7 @@ class Exit(IntEnum):
     NO_ENGINE = 3
     NOT_FOUND = 4
     TOO_SLOW = 5
+    CHANGES = 6
     BUG = 70
     INTERRUPTED = 130
 
@@ -44,6 +46,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NO_ENGINE: "no server, no engine on it, or it refused or did not answer",
     Exit.NOT_FOUND: "no such run or workflow, or the run has ended already",
     Exit.TOO_SLOW: "--timeout is over; the run goes on",
+    Exit.CHANGES: "register --check: a workflow is new or would change",
     Exit.BUG: "a bug, or handlers that did not end (hard_exit)",
     Exit.INTERRUPTED: "Ctrl-C (143: SIGTERM); run and dev: the second one, 0 after one",
 }
@@ -86,7 +89,7 @@ def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
 
 
 def _without_engine(url: str) -> str:
-    where = f"the server at {url}" if url else "the server"
+    where = f"the server at {shown(url)}" if url else "the server"
     return f"{where} has no DagNats engine; start `dagnats serve` there, or use `trio-dagnats dev`"
 
 

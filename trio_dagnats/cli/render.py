@@ -31,6 +31,9 @@ STYLES = {
     "cancelled": "magenta",
     "compensated": "magenta",
     "unfinished": "magenta",
+    "new": "green",
+    "changed": "cyan",
+    "refused": "bold red",
 }
 """Readable on light and dark; words that are not here have no colour."""
 ATTEMPTS_SHOWN = 20

@@ -106,7 +106,9 @@ async def _start(client: Client, workflow: str, value: object, key: str | None) 
             raise
         there = f"there are {', '.join(known)}" if known else "there is none at all"
         raise CliError(
-            f"no workflow {workflow!r} is registered; {there}", Exit.NOT_FOUND
+            f"no workflow {workflow!r} is registered; {there}; `trio-dagnats register "
+            "FILE_OR_MODULE` registers those of a module",
+            Exit.NOT_FOUND,
         ) from error
 
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +13,15 @@ from typing import final
 import click
 import trio
 
+from trio_dagnats.cli import interrupt
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.options import URL_VARIABLES, Setup, TargetType, nats_option
+from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.count import Processes
-from trio_dagnats.cli.processes.slot import Plan
+from trio_dagnats.cli.processes.slot import COMMAND_LINE, Plan
 from trio_dagnats.cli.processes.supervisor import Supervisor
-from trio_dagnats.cli.target import DEFAULT, load, locate
-from trio_dagnats.worker.worker import Worker
+from trio_dagnats.cli.register import register_all
+from trio_dagnats.cli.target import DEFAULT, Found, load, locate
 
 LOG_FORMAT = "%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
 """``who`` is the number of the process when there are several: ``[2]`` and a space."""
@@ -33,18 +36,22 @@ LOG_FORMAT = "%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
     show_default=True,
     help="Worker processes that share the work; auto: one per usable core.",
 )
+@click.option("--register", "registers", is_flag=True, help="Register its workflows first.")
 @nats_option
 @click.pass_obj
-def run(setup: Setup, file_or_module: str, processes: int) -> int:
+def run(setup: Setup, file_or_module: str, processes: int, *, registers: bool) -> int:
     """Run the worker in FILE_OR_MODULE [worker.py] until SIGINT or SIGTERM.
 
     Without --nats and its variables it serves the server that it was made with. One of several
-    processes that dies is started again.
+    processes that dies is started again. With --register the workflows there are registered once,
+    before the first worker starts; if the engine refuses one, no worker does.
     """
     if processes > 1:
-        return _supervise(setup, file_or_module, processes)
-    worker = find_worker(setup, file_or_module)
-    trio.run(partial(worker.start, task_status=Ready()))
+        return _supervise(setup, file_or_module, processes, registers=registers)
+    found = find(setup, file_or_module)
+    if registers:
+        register_all(setup, file_or_module, found.worker, found.workflows)
+    trio.run(partial(found.worker.start, task_status=Ready()))
     return Exit.DONE
 
 
@@ -69,26 +76,40 @@ class Ready:
             self._then()
 
 
-def find_worker(setup: Setup, file_or_module: str, who: str = "") -> Worker:
-    """Load the worker and let it log to stderr and serve the server that the user has named.
+def find(setup: Setup, file_or_module: str, who: str = "") -> Found:
+    """Load the module; its worker shall log to stderr and serve the server that the user names.
 
     Raises:
         CliError: it cannot be loaded, or a variable names no server.
     """
-    worker = load(locate(file_or_module, Path.cwd())).worker
+    found = load(locate(file_or_module, Path.cwd()))
     _log(who)
-    worker.own_process()
+    found.worker.own_process()
     if setup.known_url is not None:
-        worker.move_to(setup.known_url)
-    return worker
+        found.worker.move_to(setup.known_url)
+    return found
 
 
-def _supervise(setup: Setup, file_or_module: str, processes: int) -> int:
+def _supervise(setup: Setup, file_or_module: str, processes: int, *, registers: bool) -> int:
     locate(file_or_module, Path.cwd())
     _log()
     url = setup.known_url
     given = {} if url is None else {URL_VARIABLES[0]: url}
-    return trio.run(Supervisor(processes, Plan(file_or_module, {**os.environ, **given})).run)
+    plan = Plan(file_or_module, {**os.environ, **given})
+    if registers and (code := interrupt.run(partial(_register, plan))):
+        return code
+    return trio.run(Supervisor(processes, plan).run)
+
+
+async def _register(plan: Plan) -> int:
+    """Register in a process of its own, for user code never runs in the supervisor."""
+    done = await trio.run_process(
+        [*COMMAND_LINE, "register", "--", plan.target],
+        stdin=subprocess.DEVNULL,
+        env=plan.environment,
+        check=False,
+    )
+    return rules.exit_code(done.returncode)
 
 
 def _log(who: str = "") -> None:

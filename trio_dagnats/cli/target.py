@@ -84,6 +84,22 @@ def load(target: Target) -> Found:
         CliError: it cannot be imported, or has not exactly one worker; one sentence that names the
             line.
     """
+    worker, workflows = collect(target)
+    if worker is None:
+        raise CliError(
+            f"{target.text} has no worker; make one at its top level: "
+            "worker = Worker('nats://localhost:4222')"
+        )
+    return Found(worker, workflows)
+
+
+def collect(target: Target) -> tuple[Worker | None, tuple[WorkflowDef, ...]]:
+    """Import the target and find its workflows, and its worker if it has one.
+
+    Raises:
+        CliError: it cannot be imported, or has several workers, or another one than the target
+            names; one sentence that names the line.
+    """
     sys.path.insert(0, str(target.root))
     try:
         module = _import(target)
@@ -91,7 +107,7 @@ def load(target: Target) -> Found:
         raise CliError(f"{target.text}: it ended by sys.exit({error.code!r}) on import") from error
     except Exception as error:
         raise CliError(blame(error, target)) from error
-    return Found(_worker(module, target), _workflows(module, target))
+    return _worker(module, target), _workflows(module, target)
 
 
 def blame(error: BaseException, target: Target) -> str:
@@ -123,7 +139,7 @@ def _import(target: Target) -> ModuleType:
     return module
 
 
-def _worker(module: ModuleType, target: Target) -> Worker:
+def _worker(module: ModuleType, target: Target) -> Worker | None:
     found = {name: value for name, value in vars(module).items() if isinstance(value, Worker)}
     if target.name:
         if target.name not in found:
@@ -131,16 +147,11 @@ def _worker(module: ModuleType, target: Target) -> Worker:
                 f"{target.text}: there is no worker called {target.name!r}; {_are(found)}"
             )
         return found[target.name]
-    if not found:
-        raise CliError(
-            f"{target.text} has no worker; make one at its top level: "
-            "worker = Worker('nats://localhost:4222')"
-        )
     if len({id(worker) for worker in found.values()}) > 1:
         raise CliError(
             f"{target.text} has {len(found)} workers; say which: {_which(found, target)}"
         )
-    return next(iter(found.values()))
+    return next(iter(found.values()), None)
 
 
 def _are(found: dict[str, Worker]) -> str:

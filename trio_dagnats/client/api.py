@@ -2,9 +2,9 @@
 
 import json
 
-from trio_dagnats.errors import EngineError, Missing, NotStored
+from trio_dagnats.errors import EngineError, Missing, NotStored, Refused
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import MISREAD, compact
 
 PATIENCE = 10.0
 
@@ -13,8 +13,8 @@ async def ask(broker: Broker, subject: str, request: object) -> dict[str, object
     """Ask the engine and return its answer.
 
     Raises:
-        EngineError: no engine serves this server, it did not answer within 10 seconds, or it
-            refused; the text is the engine's own.
+        Refused: the engine will not do it; the text is the engine's own.
+        EngineError: no engine serves this server, or it did not answer within 10 seconds.
     """
     try:
         reply = await broker.request(subject, compact(request), timeout=PATIENCE)
@@ -27,10 +27,10 @@ async def ask(broker: Broker, subject: str, request: object) -> dict[str, object
         raise EngineError(f"the engine did not answer {subject} within {PATIENCE:g} s") from silence
     try:
         found = json.loads(reply.body)
-    except ValueError as error:
+    except MISREAD as error:
         raise EngineError(f"the engine answered {subject} with {reply.body[:80]!r}") from error
     if not isinstance(found, dict):
         raise EngineError(f"the engine answered {subject} with {found!r}")
     if "error" in found:
-        raise EngineError(f"the engine refused {subject}: {found['error']}")
+        raise Refused(f"the engine refused {subject}: {found['error']}")
     return found

@@ -17,6 +17,7 @@ from trio_dagnats.client.stored import (
     Unserved,
     filters_of_workers,
     find_workflow,
+    readable,
     stored_ids,
     stored_runs,
     unserved,
@@ -34,6 +35,7 @@ from trio_dagnats.wire.names import (
     check_event_name,
     check_run_id,
     check_worker_id,
+    check_workflow_name,
     event_subject,
     history_subject,
 )
@@ -95,7 +97,7 @@ class Client:
 
         Raises:
             UsageError: it is no workflow; the text names the place and the mistake.
-            EngineError: the engine refused it, or there is none.
+            EngineError: there is no engine, or (``Refused``) it refused the workflow.
         """
         definition = _definition(workflow)
         await ask(self._broker, "api.workflows.register", definition.to_wire())
@@ -117,11 +119,11 @@ class Client:
                 a second start with the same key within 24 hours gives the first run.
 
         Raises:
-            UsageError: the input cannot be written, or the workflow has no key path.
+            UsageError: the name is not legal, the input cannot be written, or the workflow has no
+                key path.
             EngineError: the engine refused, or there is none.
         """
-        if not workflow_name:
-            raise UsageError("workflow_name must not be empty")
+        check_workflow_name(workflow_name)
         if idempotency_key is not None:
             definition = await find_workflow(self._broker, workflow_name)
             input = with_key(definition, input, idempotency_key)  # noqa: A001
@@ -146,12 +148,13 @@ class Client:
             at: when, with a time zone; at most 365 days ahead.
 
         Raises:
-            UsageError: the input cannot be written, or the time is none to begin at.
+            UsageError: the name is not legal, the input cannot be written, or the time is none to
+                begin at.
             EngineError: no such workflow, or the engine begins no scheduled runs (the DagNats
                 engine v0.0.12 does not).
             NotStored: not acknowledged in time.
         """
-        await find_workflow(self._broker, workflow_name)
+        await find_workflow(self._broker, check_workflow_name(workflow_name))
         return self.run(await schedule(self._broker, workflow_name, input, at))
 
     async def publish_event(self, name: str, data: object) -> None:
@@ -234,7 +237,7 @@ class Client:
             NotStored: the server did not answer in time.
         """
         entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=soon())
-        return [WorkflowDef.read(entry.value) for entry in entries]
+        return readable(entries, WorkflowDef.read)
 
     async def workers(self) -> list[WorkerRegistration]:
         """List the workers that are alive: seen within 60 seconds by the server's clock.
@@ -247,11 +250,8 @@ class Client:
         except Missing:
             return []
         now_ns = self._broker.time_ns()
-        return [
-            WorkerRegistration.from_bytes(entry.value)
-            for entry in entries
-            if is_live(entry.time_ns, now_ns)
-        ]
+        live = [entry for entry in entries if is_live(entry.time_ns, now_ns)]
+        return readable(live, WorkerRegistration.from_bytes)
 
     async def unserved(self, definition: WorkflowDef) -> list[Unserved]:
         """Return the tasks of a workflow that no worker serves: its runs wait for one.

@@ -4,6 +4,7 @@ Neither alone is enough: a run that the engine cancels by its deadline publishes
 H27), and a poll alone is late.
 """
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Self, final
@@ -11,13 +12,15 @@ from typing import Self, final
 import trio
 
 from trio_dagnats.client.schedule import is_scheduled
-from trio_dagnats.errors import EngineError
+from trio_dagnats.errors import EngineError, WireError
 from trio_dagnats.transport.news import News
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.run import WorkflowRun
+
+log = logging.getLogger("trio_dagnats.client")
 
 POLL = 1.0
 FIRST_LOOK = 0.005
@@ -105,14 +108,22 @@ class Events:
 async def read_history(
     broker: Broker, run_id: str, after: int = 0
 ) -> tuple[list[HistoryEvent], int]:
-    """Read a run's events after a sequence; return them and the last sequence."""
+    """Read a run's events after a sequence; return them and the last sequence.
+
+    What is no event is left out, with a line in the log.
+    """
     records = await broker.records(
         WORKFLOW_HISTORY,
         history_subject(run_id),
         after=after,
         deadline=soon(),
     )
-    found = [parse_event(record.body) for record in records]
+    found: list[HistoryEvent] = []
+    for record in records:
+        try:
+            found.append(parse_event(record.body))
+        except WireError as error:  # anybody may write there: one message hides none of the others
+            log.warning("run %s: message %d is left out: %s", run_id, record.sequence, error)
     return found, records[-1].sequence if records else after
 
 

@@ -28,6 +28,7 @@ from trio_dagnats.wire.names import (
     stream_subject,
 )
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
+from trio_dagnats.wire.subjects import is_key
 from trio_dagnats.wire.workflow import WorkflowDef
 
 STREAM_BUFFER = 1000
@@ -240,7 +241,9 @@ class Run:
                 yield receive
 
     async def _definition(self, name: str) -> WorkflowDef:
-        entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
+        entry = None
+        if is_key(name):  # else nothing can be registered under it
+            entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
         if entry is None:
             raise EngineError(f"workflow {name!r} is not registered any more; read wait() instead")
         return WorkflowDef.read(entry.value)

@@ -1,17 +1,23 @@
 """What stands in an engine's buckets: runs, definitions, and what workers have left there."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
-from trio_dagnats.errors import EngineError, Missing
+from trio_dagnats.client.timeline import time_of
+from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, Entry
+from trio_dagnats.wire.difference import Difference, differences
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, TASK_QUEUES, filter_subject, run_key
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.text import parse_rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
+
+log = logging.getLogger("trio_dagnats.client")
+
+T = TypeVar("T")
 
 
 @final
@@ -29,13 +35,23 @@ async def stored_runs(
 ) -> list[WorkflowRun]:
     """Read the stored runs, oldest first; see ``Client.runs``."""
     entries = await broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=soon())
-    found = [WorkflowRun.read(entry.value) for entry in entries]
     wanted = [
         run
-        for run in found
+        for run in readable(entries, WorkflowRun.read)
         if workflow_name in {None, run.workflow_id} and status in {None, run.status}
     ]
-    return sorted(wanted, key=lambda run: parse_rfc3339(run.created_at))
+    return sorted(wanted, key=lambda run: time_of(run.created_at) or 0)
+
+
+def readable(entries: Iterable[Entry], read: Callable[[bytes], T]) -> list[T]:
+    """Read entries; one that cannot be read hides none of the others, and is told to the log."""
+    found: list[T] = []
+    for entry in entries:
+        try:
+            found.append(read(entry.value))
+        except (UsageError, WireError) as error:
+            log.warning("the entry %r is left out: %s", entry.key, error)
+    return found
 
 
 async def stored_ids(broker: Broker, start: str) -> list[str]:
@@ -54,8 +70,22 @@ async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
     """
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=soon())
     if entry is None:
-        raise EngineError(f"workflow {name!r} is not registered")
+        raise EngineError(
+            f"workflow {name!r} is not registered; `trio-dagnats register FILE_OR_MODULE` or "
+            "`await client.register(workflow)` does it"
+        )
     return WorkflowDef.read(entry.value)
+
+
+async def changes(broker: Broker, definition: WorkflowDef) -> list[Difference] | None:
+    """Return what registering a workflow would change; None if there is none of its name.
+
+    Raises:
+        Missing: no engine has set this server up.
+        NotStored: the server did not answer in time.
+    """
+    entry = await broker.kv_get(BUCKET_DEFS, definition.name, deadline=soon())
+    return None if entry is None else differences(entry.value, definition)
 
 
 async def filters_of_workers(broker: Broker) -> set[str]:

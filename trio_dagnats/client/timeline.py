@@ -128,10 +128,12 @@ def steps_of(events: Iterable[HistoryEvent]) -> dict[str, tuple[str, str]]:
         if event.type == EventType.WORKFLOW_STARTED and event.payload:
             payload = json.loads(event.payload)
             definition = payload.get("workflow_def") if isinstance(payload, dict) else None
-            if isinstance(definition, dict):
+            steps = definition.get("steps") if isinstance(definition, dict) else None
+            if isinstance(steps, list):
                 return {
                     str(step.get("id", "")): (str(step.get("type", "")), str(step.get("task", "")))
-                    for step in definition.get("steps", [])
+                    for step in steps
+                    if isinstance(step, dict)
                 }
     return {}
 

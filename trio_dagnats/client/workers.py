@@ -8,10 +8,11 @@ from typing import final
 
 import trio
 
-from trio_dagnats.errors import WireError
+from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import micro
 from trio_dagnats.wire.registration import WorkerRegistration
+from trio_dagnats.wire.text import whole
 from trio_dagnats.wire.tree import AttemptTree, read_part
 
 QUIET = 0.3
@@ -79,9 +80,9 @@ async def _collect(
                 number = survey.discover(info)
                 await broker.publish(info.subject, b"", reply=f"{inbox}.{number}")
             else:
-                survey.take(int(message.subject.rpartition(".")[2]), message.body)
-        except WireError:  # not from one of our workers; who does not tell is named in the result
-            continue
+                survey.take(message.subject.rpartition(".")[2], message.body)
+        except (UsageError, WireError):
+            continue  # not from one of our workers; who does not tell is named in the result
 
 
 @final
@@ -126,8 +127,11 @@ class _Survey:
         self._numbers.append(self.expect(info.worker_id, info.hostname, info.pid))
         return len(self._numbers) - 1
 
-    def take(self, number: int, body: bytes) -> None:
+    def take(self, token: str, body: bytes) -> None:
         """Take a part; one that is out of order means that another was lost."""
+        number = whole(token)
+        if number is None or number >= len(self._numbers):
+            raise WireError(f"an answer to a question that was not asked: {token!r}")
         part, worker = read_part(body), self._numbers[number]
         if part.part == worker.parts and not worker.over:
             worker.parts += 1

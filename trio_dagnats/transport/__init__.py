@@ -4,7 +4,24 @@ May import ``wire`` and ``errors``; only ``nats_py`` imports nats, asyncio or tr
 when a connection is opened. Called by ``worker``, ``client`` and ``local``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from trio_dagnats.transport.open import NatsSource, open_broker
 from trio_dagnats.transport.options import ConnectOptions
 
+if TYPE_CHECKING:
+    import trio_asyncio as trio_asyncio
+
 __all__ = ["ConnectOptions", "NatsSource", "open_broker"]
+
+
+def __getattr__(name: str) -> object:
+    """Give out trio-asyncio, for programs that connect a nats-py client themselves.
+
+    By itself it does not import on Python 3.14; late, because it changes asyncio for the process.
+    """
+    if name != "trio_asyncio":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(f"{__name__}.nats_py")
+    return import_module(name)

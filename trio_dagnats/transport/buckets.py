@@ -35,7 +35,7 @@ class Buckets(Protocol):
 
         Args:
             bucket: the bucket's name.
-            key: a legal key.
+            key: words joined by dots, without blanks and wildcards.
             value: the bytes.
             expect: write only if the key's last revision is this one (0: the key is new).
             deadline: trio time.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 NatsSource: TypeAlias = Union[str, Sequence[str], "Client", Broker]
 """A server's URL, several URLs of one cluster, a nats-py client that is connected in the running
-trio-asyncio loop, or a broker."""
+trio-asyncio loop (on Python 3.14 of ``trio_dagnats.transport.trio_asyncio``), or a broker."""
 
 
 def open_broker(

@@ -6,6 +6,11 @@ Two implementations pass one contract suite (``tests/contract``): nats-py throug
 Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
 (int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
 connection, but a store that was sent may be stored all the same.
+
+Every method raises ``UsageError``, before anything is sent, for a text that cannot stand in a line
+of the protocol (``wire/subjects``): a blank or a control character in a subject, a wildcard in a
+key, a dot in the name of a stream, a colon in that of a header. Control characters in the value of
+a header become blanks, but for those in a ``msg_id``, which is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,11 +58,13 @@ __all__ = [
 
 
 OnMessage = Callable[[Message | None], None]
-"""Called by the transport for each message; must not wait or raise. ``None`` means that the
-connection was lost and is back: messages may have been missed, so look again."""
+"""Called by the transport for each message; must not wait. ``None`` means that the connection was
+lost and is back: messages may have been missed, so look again. What it raises is its own defect:
+logged, and it gets the next message all the same."""
 
 OnStored = Callable[[Stored | BrokerError], None]
-"""Called by the transport, once, with what became of a post; must not wait or raise."""
+"""Called by the transport, once, with what became of a post; must not wait. What it raises is its
+own defect, and logged."""
 
 
 class Posted(Protocol):

@@ -81,7 +81,12 @@ class Intake(Protocol):
 
 
 class IntakeSink(Protocol):
-    """Where an intake puts what it gets; called by the transport, must not wait or raise."""
+    """Where an intake puts what it gets; called by the transport, must not wait.
+
+    What ``delivered`` raises is logged, and the next messages arrive. The transport says nothing
+    about that delivery any more, so it comes again after its lease, and its credit is used; what
+    the sink has counted for it until then is the sink's to give back.
+    """
 
     def delivered(self, delivery: Delivery) -> None:
         """Take one message; one credit is used."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.text import NS
 
 MAX_SLEEP_NS = 365 * 86_400 * NS
@@ -144,7 +145,7 @@ class WaitConfig(Config):
 class ApprovalConfig(Config):
     """Whom an ``approval`` step asks, and for how long it waits."""
 
-    subject: str = Field(pattern=r"^[^\s*>.]+(\.[^\s*>.]+)*$")
+    subject: Id
     timeout: Positive = Field(le=MAX_APPROVAL_NS)
     description: str = ""
     metadata: Mapping[str, str] = Field(default_factory=dict)

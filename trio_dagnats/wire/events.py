@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 
 from pydantic_core import from_json
 
-from trio_dagnats.errors import WireError
+from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.wire.names import history_subject
 from trio_dagnats.wire.task import Task, event_ids
 from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, quote, rfc3339
@@ -178,7 +178,8 @@ def parse_event(body: bytes) -> HistoryEvent:
     """Read a history event.
 
     Raises:
-        WireError: not a JSON object, or without a type and a run.
+        WireError: not a JSON object, without a type and a run, or with a payload that cannot be
+            written again: NaN, or a number too large.
     """
     try:
         found = from_json(body)
@@ -190,12 +191,16 @@ def parse_event(body: bytes) -> HistoryEvent:
     if not (isinstance(type_, str) and isinstance(run_id, str) and type_ and run_id):
         raise WireError(f"an event without type and run_id: {body[:80]!r}")
     number = found.get("attempt_number")
+    try:
+        payload = compact(found["payload"]) if "payload" in found else b""
+    except UsageError as error:
+        raise WireError(f"an event with an odd payload: {error}") from error
     return HistoryEvent(
         type=type_,
         run_id=run_id,
         step_id=_text(found, "step_id"),
         timestamp_ns=_time(found.get("timestamp")),
-        payload=compact(found["payload"]) if "payload" in found else b"",
+        payload=payload,
         worker_id=_text(found, "worker_id"),
         attempt_number=number if isinstance(number, int) else None,
     )

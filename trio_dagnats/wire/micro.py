@@ -11,7 +11,7 @@ from typing import final
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.registration import WorkerRegistration
-from trio_dagnats.wire.text import compact, rfc3339
+from trio_dagnats.wire.text import MISREAD, compact, rfc3339
 
 SERVICE = "trio-dagnats-worker"
 ENDPOINT = "attempts"
@@ -128,7 +128,7 @@ def read_info(raw: bytes) -> ServiceInfo:
             hostname=str(metadata.get("hostname", "")),
             pid=int(metadata.get("pid", 0)),
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except MISREAD as error:
         raise WireError(f"not the INFO of a worker: {raw[:80]!r}") from error
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.wire.subjects import SHOWN, TOKEN, TOKENS, is_id
 
 TASK_QUEUES = "TASK_QUEUES"
 WORKFLOW_HISTORY = "WORKFLOW_HISTORY"
@@ -31,8 +32,6 @@ MAX_NAME = 200
 """Longer names would not fit subjects and durable names that hold several of them."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
-_TOKENS = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
-_TOKEN = re.compile(r"[^\s.*>\x00-\x1f\x7f]+")
 _KEY = re.compile(r"[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*")
 _KEY_TOKEN = re.compile(r"[-/_=a-zA-Z0-9]+")
 
@@ -116,7 +115,7 @@ def check_task_type(name: str) -> str:
         UsageError: it cannot be part of a subject.
     """
     return _check(
-        "task type", name, _TOKENS, "use words joined by dots, without spaces, '*' and '>'"
+        "task type", name, TOKENS, "use words joined by dots, without spaces, '*' and '>'"
     )
 
 
@@ -126,7 +125,7 @@ def check_group(name: str) -> str:
     Raises:
         UsageError: it is not a single token; a dot would make the filter match other subjects.
     """
-    return _check("worker group", name, _TOKEN, "use one word, without dots, spaces, '*' and '>'")
+    return _check("worker group", name, TOKEN, "use one word, without dots, spaces, '*' and '>'")
 
 
 def check_worker_id(name: str) -> str:
@@ -154,7 +153,7 @@ def check_event_name(name: str) -> str:
         UsageError: it cannot be part of a subject.
     """
     return _check(
-        "event name", name, _TOKENS, "use words joined by dots, without spaces, '*' and '>'"
+        "event name", name, TOKENS, "use words joined by dots, without spaces, '*' and '>'"
     )
 
 
@@ -185,6 +184,18 @@ def check_step_id(step_id: str) -> str:
         UsageError: it cannot be part of a subject and a key.
     """
     return _check("step id", step_id, _KEY, "give the id that the workflow calls the step by")
+
+
+def check_workflow_name(name: str) -> str:
+    """Return the name of a workflow.
+
+    Raises:
+        UsageError: no workflow can be registered under it: it is no key of a bucket.
+    """
+    if not (_KEY.fullmatch(name) and is_id(name)):
+        remedy = "use letters, digits, -_/= and dots between words"
+        raise UsageError(f"workflow name {name[:SHOWN]!r} is not legal: {remedy}")
+    return name
 
 
 def check_served(ours: tuple[str, str], others: Iterable[tuple[str, str]]) -> None:

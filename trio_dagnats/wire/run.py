@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.text import MISREAD
 from trio_dagnats.wire.workflow import WorkflowDef, told
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -91,13 +92,27 @@ class StepState(BaseModel):
         return {**always, **written}
 
     def raw_output(self) -> bytes:
-        """Return the output's JSON, empty if there is none."""
-        return base64.b64decode(self.output)
+        """Return the output's JSON, empty if there is none.
+
+        Raises:
+            WireError: it is no base64.
+        """
+        try:
+            return base64.b64decode(self.output, validate=True)
+        except ValueError as error:
+            raise WireError(f"an output that is no base64: {self.output[:40]!r}") from error
 
     def value(self) -> object:
-        """Return the output, None if there is none."""
+        """Return the output, None if there is none.
+
+        Raises:
+            WireError: it is no base64 of JSON.
+        """
         raw = self.raw_output()
-        return json.loads(raw) if raw else None
+        try:
+            return json.loads(raw) if raw else None
+        except MISREAD as error:
+            raise WireError(f"an output that is no JSON: {raw[:40]!r}") from error
 
 
 @final

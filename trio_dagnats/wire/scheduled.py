@@ -5,6 +5,7 @@ from typing import Literal, Self, final
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.text import NS, parse_rfc3339
 
 BUCKET_SCHEDULED = "scheduled_runs"
@@ -20,7 +21,7 @@ class ScheduledRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    run_id: str
+    run_id: Id
     workflow_id: str
     input: object = None
     run_at: str

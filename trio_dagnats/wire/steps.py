@@ -19,6 +19,7 @@ from trio_dagnats.wire.configs import (
     SleepConfig,
     WaitConfig,
 )
+from trio_dagnats.wire.ids import Id, IdOrEmpty
 from trio_dagnats.wire.retry import RetryPolicy
 
 MAX_CONCURRENCY = 1000
@@ -81,8 +82,8 @@ class StepDef(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str = Field(pattern=KEY)
-    task: str = ""
+    id: Id = Field(pattern=KEY)
+    task: IdOrEmpty = ""
     type: StepType = StepType.NORMAL
     depends_on: tuple[str, ...] = ()
     timeout: Count = 0
@@ -91,7 +92,7 @@ class StepDef(BaseModel):
     config: dict[str, object] | None = None
     skip_if: SkipIf | None = None
     metadata: dict[str, str] | None = None
-    worker_group: str = ""
+    worker_group: IdOrEmpty = ""
     on_failure: str = ""
     compensate: str = ""
     rate_limit: RateLimit | None = None
@@ -123,6 +124,8 @@ class StepDef(BaseModel):
         written = self.model_dump(mode="json", exclude_defaults=True)
         if self.retry is not None:
             written["retry"] = self.retry.to_wire()
+        if not self.metadata:
+            written.pop("metadata", None)
         return {**written, "task": self.task, "timeout": self.timeout, "type": self.type.value}
 
     @property

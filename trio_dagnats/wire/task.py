@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple, final
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.subjects import MAX_ID_BYTES, is_id
 from trio_dagnats.wire.text import quote, skim
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
@@ -57,8 +58,8 @@ class NotATask(WireError):  # noqa: N818 - named for what the message is
     """A message in the task queue that is no task.
 
     Attributes:
-        run_id: the run it names, empty if it cannot be read.
-        step_id: the step it names, likewise.
+        run_id: the run it names, empty if it cannot be read, or no event can be stored for it.
+        step_id: the step it names, empty if it cannot be read; perhaps one that no key can hold.
     """
 
     def __init__(self, text: str, *, run_id: str = "", step_id: str = "") -> None:
@@ -73,7 +74,8 @@ _OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
 _KEY = re.compile(rf'{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}').match
 _COLON = re.compile(rf"{_SPACE}:{_SPACE}").match
 _NEXT = re.compile(rf"{_SPACE}([,}}])").match
-_USUAL_ID = r"[!#-)+-=?-\[\]-~]+"
+_USUAL_PART = r"[!#-)+\-/-=?-\[\]-~]+"
+_USUAL_ID = rf"{_USUAL_PART}(?:\.{_USUAL_PART})*"
 _USUAL_HEAD = re.compile(
     rf'\{{"task_id":"({_USUAL_ID})",("run_id":"({_USUAL_ID})","step_id":"({_USUAL_ID})")'
     r'(?:,"iteration":([1-9]\d{0,8}))?(?:,"attempt":([1-9]\d{0,8}))?(?:,"(input)":)?'
@@ -85,7 +87,6 @@ _USUAL_TAIL = re.compile(
 ).fullmatch
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
-_ID = re.compile(r"[^\s*>\x00-\x1f\x7f]+")
 
 
 def parse_task(body: bytes) -> Task:
@@ -100,6 +101,21 @@ def parse_task(body: bytes) -> Task:
 def event_ids(run_id: str, step_id: str) -> str:
     """Write the members of an event that name its run and step."""
     return f'"run_id":{quote(run_id)},"step_id":{quote(step_id)}'
+
+
+def stand_in(unreadable: NotATask) -> Task:
+    """Return a task for what a message names that is none, so that its step can be failed.
+
+    The event names the step as the message does, ids and logs by a text that fits there.
+    """
+    run_id, step_id = unreadable.run_id, unreadable.step_id
+    shown = step_id if step_id.isprintable() else quote(step_id)[1:-1]
+    return Task(
+        run_id=run_id,
+        step_id=shown,
+        task_id=f"{run_id}.{shown}",
+        ids=event_ids(run_id, step_id),
+    )
 
 
 def _usual(body: bytes) -> Task | None:
@@ -143,7 +159,7 @@ def _any(body: bytes) -> Task:
     run_id, step_id = _name(fields, "run_id"), _name(fields, "step_id")
     problem = problem or _problem(fields, run_id, step_id)
     if problem:
-        raise NotATask(problem, run_id=run_id, step_id=step_id)
+        raise NotATask(problem, run_id=run_id, step_id=step_id or _said(fields, "step_id"))
     metadata = fields.get("metadata")
     capabilities = fields.get("required_capabilities")
     return Task(
@@ -240,11 +256,15 @@ def _is_string_map(value: object) -> bool:
 
 
 def _name(fields: dict[str, object], key: str) -> str:
-    """Return an id if it can be part of a subject; anything else would be unusable."""
+    """Return an id if it can be part of subjects and keys; anything else would be unusable."""
     value = fields.get(key)
-    if isinstance(value, str) and value.isprintable() and _ID.fullmatch(value):
-        return value
-    return ""
+    return value if isinstance(value, str) and value.isprintable() and is_id(value) else ""
+
+
+def _said(fields: dict[str, object], key: str) -> str:
+    """Return an id as it was said: an event can name it though no subject and no key can."""
+    value = _text(fields, key)
+    return value if len(value) <= MAX_ID_BYTES else ""
 
 
 def _text(fields: dict[str, object], key: str) -> str:

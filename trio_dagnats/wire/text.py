@@ -29,6 +29,13 @@ skim: Callable[[bytes], object] = SchemaValidator(_ANYTHING).validate_json
 
 It makes nothing of them: a quarter of the time, and no copy.
 """
+MISREAD = (
+    *(AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError),
+    UsageError,
+)
+"""What reading somebody else's JSON raises when it is not what it should be: no JSON at all, deeper
+than its reader goes, another type, an absent key, a number too large, NaN that is written again."""
+_WHOLE = re.compile(r"[0-9]{1,18}").fullmatch
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
 
 
@@ -63,6 +70,14 @@ def is_json(raw: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def whole(text: str) -> int | None:
+    """Read a whole number of ASCII digits that fits 64 bits; None if it is none.
+
+    ``str.isdigit`` takes more: digits that ``int`` refuses, and more of them than it reads.
+    """
+    return int(text) if _WHOLE(text) else None
 
 
 def rfc3339(time_ns: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.wire.configs import KEY, STEP_ID, CancelOn, PriorityConfig, SingletonConfig
+from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.retry import RetryPolicy, legacy
 from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact
@@ -32,7 +33,7 @@ class WorkflowDef(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=KEY)
+    name: Id = Field(pattern=KEY)
     version: str = "1"
     steps: tuple[StepDef, ...] = Field(min_length=1)
     default_retry: RetryPolicy | None = None

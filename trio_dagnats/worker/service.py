@@ -28,7 +28,7 @@ from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight
 from trio_dagnats.worker.attempts.shared import Shared
 from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, Nursling
-from trio_dagnats.worker.attempts.upkeep import begin_duties
+from trio_dagnats.worker.attempts.upkeep import begin_duties, doubt_run
 from trio_dagnats.worker.directory import Presence
 from trio_dagnats.worker.drain.ledger import LedgerLine, line_of
 from trio_dagnats.worker.drain.overrun import Overrun
@@ -134,11 +134,13 @@ class Service:
                 return
             async with trio.open_nursery() as helpers:
                 shared = self._build(helpers, notes=notes)
-                attempts = self._attempts = InFlight(shared, Nursling(YOUNG, begin_duties))
+                watch = RunWatch(self._broker, helpers, doubt_run)
+                attempts = InFlight(shared, Nursling(YOUNG, begin_duties), watch)
+                self._attempts = attempts
                 entrance = Entrance(fast_path.begin)
                 served = [handler.served for handler in self._handlers]
                 presence = Presence(self._broker, self._registration, served)
-                own = (shared.agenda, shared.slots, shared.watch, attempts.young, entrance)
+                own = (shared.agenda, shared.slots, watch, attempts.young, entrance)
                 for helper in (*own, presence, *self._observers()):
                     helpers.start_soon(helper.run)
                 helpers.start_soon(shared.facts.serve)
@@ -220,7 +222,6 @@ class Service:
             pipelined=self._pipelined,
             slots=self._slots,
             agenda=Agenda(helpers),
-            watch=RunWatch(self._broker, helpers),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import replace
 from secrets import token_hex
 from types import TracebackType
@@ -12,13 +12,18 @@ import trio
 
 from trio_dagnats.errors import UsageError, unwrap_group, without_groups
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import check_worker_id
 from trio_dagnats.worker.directory import describe
 from trio_dagnats.worker.drain.interrupts import Interrupts
 from trio_dagnats.worker.drain.ledger import LedgerLine
 from trio_dagnats.worker.handlers import adapters
 from trio_dagnats.worker.handlers.handler import Registry
-from trio_dagnats.worker.handlers.register import Adapt, HandleOptions, register
+from trio_dagnats.worker.handlers.register import (
+    Adapt,
+    HandleOptions,
+    register,
+)
 from trio_dagnats.worker.service import Service, serve
 from trio_dagnats.worker.settings import Settings
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
@@ -37,7 +42,8 @@ class Worker:
 
     Args:
         nats: the server's URL, several URLs of one cluster, a nats-py client that is connected in
-            the running trio-asyncio loop (used as it is, never closed), or a broker.
+            the running trio-asyncio loop (used as it is, never closed), or a broker. On Python
+            3.14 such a program takes ``trio_asyncio`` from ``trio_dagnats.transport``.
         telemetry: where spans and counters go; silent when None.
         concurrency: attempts that may run at once, over all handlers.
         grace: seconds that a drain leaves running handlers; 25 fits Kubernetes' 30.
@@ -64,20 +70,18 @@ class Worker:
         hard_exit: bool = False,
         pipeline_started: bool = False,
     ) -> None:
-        self._nats = nats
+        self._nats, self._options = nats, options
         self._telemetry = telemetry or NoTelemetry()
         self._settings = Settings(
             concurrency=concurrency, grace=grace, hard_exit=hard_exit, pipelined=pipeline_started
         )
-        self._options = options
         self._registry = Registry()
         self._service: Service | None = None
         self._startup = trio.CancelScope()
         self._running = False
         self._block = AsyncExitStack()
-        if worker_id is None:
-            worker_id = f"worker-{token_hex(8)}"
-        self.worker_id = check_worker_id(worker_id)
+        random_id = f"worker-{token_hex(8)}"
+        self.worker_id = check_worker_id(random_id if worker_id is None else worker_id)
 
     def __repr__(self) -> str:
         state = "running" if self._running else "idle"
@@ -195,6 +199,10 @@ class Worker:
             raise UsageError("this worker is running; move it before it is started")
         self._nats = nats
 
+    def connect(self) -> AbstractAsyncContextManager[Broker]:
+        """Connect for a block to the server that it serves; errors: as :meth:`start`."""
+        return open_broker(self._nats, self._options)
+
     def own_process(self) -> None:
         """Turn ``hard_exit`` on: the process is for this worker alone."""
         self._settings = replace(self._settings, hard_exit=True)
@@ -281,7 +289,7 @@ class Worker:
         with self._startup:
             async with trio.open_nursery() as nursery:
                 try:
-                    async with open_broker(self._nats, self._options) as broker:
+                    async with self.connect() as broker:
                         service = Service(broker, handlers, about, self._telemetry, self._settings)
                         self._service = service
                         if self._settings.hard_exit:

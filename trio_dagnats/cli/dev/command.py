@@ -27,6 +27,7 @@ from trio_dagnats.cli.unserved import Lookout
 from trio_dagnats.client import Client, WorkflowDef
 from trio_dagnats.errors import UsageError, without_groups
 from trio_dagnats.local import LocalEngine, Server
+from trio_dagnats.transport.options import shown
 from trio_dagnats.wire.events import EventType, HistoryEvent
 
 PORT = 4222
@@ -186,7 +187,7 @@ async def _develop(plan: Plan, url: str, signals: Signals) -> None:
 
 
 def _title(plan: Plan, url: str) -> str:
-    return f"{plan.target.text} on {url}; Ctrl-C ends it"
+    return f"{plan.target.text} on {shown(url)}; Ctrl-C ends it"
 
 
 def _started(event: HistoryEvent) -> WorkflowDef | None:

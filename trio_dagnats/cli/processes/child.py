@@ -19,7 +19,7 @@ from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import COMMAND
-from trio_dagnats.cli.serve import Ready, find_worker
+from trio_dagnats.cli.serve import Ready, find
 from trio_dagnats.errors import without_groups
 from trio_dagnats.worker.drain.interrupts import SIGNALS
 from trio_dagnats.worker.worker import Worker
@@ -37,7 +37,7 @@ def run_child(setup: Setup, number: int, fd: int, file_or_module: str) -> int:
     """Run the worker in FILE_OR_MODULE as one of several."""
     os.set_inheritable(fd, False)  # noqa: FBT003 - what handlers start must not hold it
     threading.Thread(target=_outlive_nobody, args=(fd,), daemon=True).start()
-    worker = find_worker(setup, file_or_module, f"[{number}] ")
+    worker = find(setup, file_or_module, f"[{number}] ").worker
     worker.worker_id += f"-{number}"  # one that the module chose is the same in all of them
     trio.run(_Life(worker, fd).run)
     return Exit.DONE

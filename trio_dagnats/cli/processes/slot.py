@@ -27,6 +27,7 @@ from trio_dagnats.cli.processes import rules
 
 log = logging.getLogger("trio_dagnats.processes")
 
+COMMAND_LINE = (sys.executable, "-P", "-m", "trio_dagnats.cli.main")
 COMMAND = "run-child"
 KILL_PATIENCE = 5.0
 """Seconds for the system to end what was killed."""
@@ -113,9 +114,8 @@ class Slot:
 
     async def _start(self, fd: int) -> trio.Process:
         self._grace = 0.0
-        me = [sys.executable, "-P", "-m", "trio_dagnats.cli.main"]
         return await trio.lowlevel.open_process(
-            [*me, COMMAND, str(self._number), str(fd), "--", self._plan.target],
+            [*COMMAND_LINE, COMMAND, str(self._number), str(fd), "--", self._plan.target],
             stdin=subprocess.DEVNULL,
             pass_fds=(fd,),
             env=self._plan.environment,

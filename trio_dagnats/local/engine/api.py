@@ -1,18 +1,20 @@
 """The engine's API over NATS: register, start, get (contract 9.1)."""
 
 import hashlib
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import final
 
 import trio
+from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, Conflict, UsageError, WireError
+from trio_dagnats.errors import BrokerError, Conflict, TooLarge, UsageError, WireError
 from trio_dagnats.local.engine.core.paths import printed, walk
 from trio_dagnats.local.engine.core.schema import mismatch
-from trio_dagnats.local.engine.core.supported import check_supported
+from trio_dagnats.local.engine.core.supported import (
+    check_supported,
+)
 from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
@@ -71,10 +73,15 @@ class Api:
     async def _answer(self, answer: Answer, message: Message) -> None:
         try:
             try:
-                reply = await answer(message.body)
+                reply = compact(await answer(message.body))
             except (UsageError, WireError, BrokerError) as error:
-                reply = {"error": str(error)}
-            await self._broker.publish(message.reply, compact(reply))
+                reply = compact({"error": str(error)})
+            try:
+                await self._broker.publish(message.reply, reply)
+            except TooLarge as error:
+                await self._broker.publish(message.reply, compact({"error": str(error)}))
+        except (UsageError, BrokerError) as error:  # one answer, and nobody else's trouble
+            log.warning("an answer to %s was not sent: %s", message.subject, error)
         finally:
             self._open -= 1
 
@@ -113,7 +120,7 @@ class Api:
         except Conflict:
             entry = await self._broker.kv_get(KEYS, key, deadline=soon())
             if entry is not None:
-                return entry.value.decode()
+                return entry.value.decode(errors="replace")
             await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=soon())
         return run_id
 
@@ -151,7 +158,7 @@ async def _ping(_body: bytes) -> dict[str, object]:
 
 def _read_start(body: bytes) -> tuple[str, object]:
     try:
-        found = json.loads(body)
+        found = from_json(body)
     except ValueError as error:
         raise UsageError(f"api.runs.start wants JSON: {error}") from error
     name = found.get("workflow") if isinstance(found, dict) else None

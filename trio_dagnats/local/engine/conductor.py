@@ -4,13 +4,20 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import final
 
-from trio_dagnats.errors import BrokerError, TooLarge, WireError
+from pydantic_core import from_json
+
+from trio_dagnats.errors import BrokerError, TooLarge, UsageError, WireError
 from trio_dagnats.local.engine.core import transitions
 from trio_dagnats.local.engine.core.state import RunState
-from trio_dagnats.local.engine.core.transitions import HANDLED, Applied, Start
+from trio_dagnats.local.engine.core.transitions import (
+    HANDLED,
+    Applied,
+    Start,
+)
 from trio_dagnats.local.engine.locks import lock_key
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import Sender
@@ -19,7 +26,8 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY, history_subject
-from trio_dagnats.wire.text import NS, compact
+from trio_dagnats.wire.subjects import is_id
+from trio_dagnats.wire.text import MISREAD, NS, compact
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -67,13 +75,14 @@ class Conductor:
 
     def read_timer(self, delivery: Delivery) -> tuple[str, float] | None:
         """Read a timer; return its run and the seconds that are left."""
-        try:
-            found = json.loads(delivery.body)
+        with suppress(*MISREAD):
+            found = from_json(delivery.body)
             run_id, duration = str(found["run_id"]), int(found["duration_ms"]) * 1_000_000
-        except (ValueError, KeyError, TypeError):
-            log.warning("%s holds no timer; it is left out", delivery.subject)
-            return None
-        return run_id, (delivery.published_ns + duration - self._broker.time_ns()) / NS
+            left = (delivery.published_ns + duration - self._broker.time_ns()) / NS
+            if is_id(run_id):
+                return run_id, left
+        log.warning("%s holds no timer; it is left out", delivery.subject)
+        return None
 
     @staticmethod
     def timer_id(delivery: Delivery) -> str:
@@ -81,7 +90,10 @@ class Conductor:
         return delivery.headers.get(MSG_ID, "")
 
     async def work(self, run_id: str, items: Sequence[Item]) -> None:
-        """Deal with items of a run; they come again if the server fails us."""
+        """Deal with items of a run; they come again if the server fails us.
+
+        What the server cannot be asked with is left out: it would end the engine each time.
+        """
         try:
             await self._apply(run_id, items)
         except BrokerError as error:
@@ -89,6 +101,11 @@ class Conductor:
             self._runs.forget(run_id)
             for item in items:
                 item.delivery.nak(TRY_AGAIN)
+        except UsageError as error:
+            log.error("run %s: %s; left out", run_id, error, extra={"run": run_id})  # noqa: TRY400
+            self._runs.forget(run_id)
+            for item in items:
+                item.delivery.ack()
         else:
             for item in items:
                 item.delivery.ack()
@@ -195,7 +212,8 @@ class Conductor:
         end: object = json.loads(event.payload or b"{}")
         if not isinstance(end, dict):
             return event
-        child = await self._runs.peek(str(end.get("child_run_id", "")))
+        child_id = str(end.get("child_run_id", ""))
+        child = await self._runs.peek(child_id) if is_id(child_id) else None
         if child is not None and event.type == EventType.CHILD_COMPLETED:
             end["output"] = child.run.output(child.book.definition)
         return replace(event, payload=compact(end))
@@ -218,6 +236,9 @@ def _read(body: bytes, sequence: int, headers: Mapping[str, str], time_ns: int) 
         log.warning("history message %d: %s; it stays there, unread", sequence, error)
         return None
     if event.type not in HANDLED:
+        return None
+    if not is_id(event.run_id):
+        log.warning("history message %d: no run is called %r", sequence, event.run_id)
         return None
     return Applied(event=event, sequence=sequence, msg_id=headers.get(MSG_ID, ""), time_ns=time_ns)
 

@@ -1,10 +1,10 @@
 """Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
 
-import json
 import logging
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from trio_dagnats.local.engine.core.paths import matches, wanted
 from trio_dagnats.local.engine.core.state import CANCEL, Effect, RunState
@@ -13,8 +13,9 @@ from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, EventType
+from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.names import EVENTS, event_subject
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import compact, is_json
 
 log = logging.getLogger("trio_dagnats.local")
 
@@ -41,9 +42,9 @@ class Waiter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    run_id: str
-    step_id: str
-    event_type: str
+    run_id: Id
+    step_id: Id
+    event_type: Id
     match: Resolved
     action: str = ""
 
@@ -122,10 +123,9 @@ class Correlator:
         self._waiters.setdefault(waiter.event_type, {})[waiter.key] = (waiter, since_ns)
 
     async def _match(self, waiter: Waiter, body: bytes) -> None:
-        try:
-            event: object = json.loads(body)
-        except ValueError:  # the DagNats engine's process ends over an empty one (contract H8)
+        if not is_json(body):  # the DagNats engine's process ends over an empty one (contract H8)
             return
+        event: object = from_json(body)
         if not matches(waiter.match.left, waiter.match.right, event):
             return
         told = _told(waiter, body, self._broker.time_ns())

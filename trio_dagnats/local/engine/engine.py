@@ -8,7 +8,15 @@ from typing import Self, final
 
 import trio
 
-from trio_dagnats.errors import BrokerError, EngineError, Missing, NotStored, without_groups
+from trio_dagnats.errors import (
+    BrokerError,
+    EngineError,
+    Missing,
+    NotStored,
+    UsageError,
+    WireError,
+    without_groups,
+)
 from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
 from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
@@ -165,6 +173,9 @@ def _lanes(
             except BrokerError as error:
                 log.warning("%s: %s; trying again", subject, error)
                 delivery.nak(TRY_AGAIN)
+            except (UsageError, WireError) as error:  # it would be the same every time
+                log.warning("%s: %s; it is left out", subject, error)
+                delivery.ack()
             else:
                 delivery.ack()
             done()

@@ -34,7 +34,11 @@ class Feed:
     def delivered(self, delivery: Delivery) -> None:
         """See ``port.IntakeSink``."""
         self._in_hand += 1
-        self._take(delivery)
+        try:
+            self._take(delivery)
+        except Exception:
+            self.done()
+            raise
 
     def returned(self, count: int, why: PullEnd) -> None:
         """See ``port.IntakeSink``."""

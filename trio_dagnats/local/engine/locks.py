@@ -14,6 +14,7 @@ from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.paths import key_part, printed, walk
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.ids import IdOrEmpty
 from trio_dagnats.wire.names import BUCKET_RUNS, WORKFLOW_HISTORY, history_subject, run_key
 from trio_dagnats.wire.run import WorkflowRun
 from trio_dagnats.wire.text import compact
@@ -28,8 +29,8 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    run_id: str = ""
-    replaces: str = ""
+    run_id: IdOrEmpty = ""
+    replaces: IdOrEmpty = ""
 
     @classmethod
     def read(cls, raw: bytes) -> Self:

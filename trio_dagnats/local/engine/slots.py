@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trio_dagnats.local.engine.core.state import Action, Effect, RunState
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.ids import Id, IdOrEmpty
+from trio_dagnats.wire.subjects import is_key
 from trio_dagnats.wire.text import NS, compact
 
 BUCKETS = {Action.RUN_SLOT: "concurrency_runs", Action.TASK_SLOT: "concurrency_tasks"}
@@ -30,8 +32,8 @@ class Claim(BaseModel):
     pool: str
     limit: int
     action: Literal[Action.RUN_SLOT, Action.TASK_SLOT]
-    run_id: str
-    step_id: str = ""
+    run_id: Id
+    step_id: IdOrEmpty = ""
     since_ns: int = 0
     held: bool = False
 
@@ -94,6 +96,8 @@ class Slots:
                     claim = Claim.model_validate_json(entry.value)
                 except ValidationError:
                     continue  # a counter of the DagNats engine
+                if not is_key(entry.key):
+                    continue
                 self._keep(entry.key, claim)
         await self._grant()
 

@@ -1,10 +1,10 @@
 """Reading what begins a run: ``workflow.started`` and ``workflow.spawn`` (contract 6.2, 10.3)."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from trio_dagnats.errors import Conflict, UsageError
 from trio_dagnats.local.engine.core.schema import mismatch
@@ -14,6 +14,7 @@ from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import EventType, HistoryEvent
+from trio_dagnats.wire.ids import Id, IdOrEmpty
 from trio_dagnats.wire.names import BUCKET_DEFS, history_subject
 from trio_dagnats.wire.text import compact, rfc3339
 from trio_dagnats.wire.workflow import WorkflowDef
@@ -29,9 +30,9 @@ class Spawn(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    child_run_id: str
+    child_run_id: Id
     child_workflow: str
-    parent_step_id: str
+    parent_step_id: IdOrEmpty
     detach: bool = False
     input: object = None
 
@@ -42,7 +43,7 @@ async def read_start(broker: Broker, event: HistoryEvent) -> Start:
     Raises:
         BrokerError: the server did not answer in time.
     """
-    payload: object = json.loads(event.payload) if event.payload else None
+    payload: object = from_json(event.payload) if event.payload else None
     if not isinstance(payload, dict):
         return Start(definition=UNKNOWN, problem="workflow.started without a workflow")
     found: object = payload.get("workflow_def", payload)

@@ -27,9 +27,15 @@ from trio_dagnats.transport.port import (
     Stored,
     StreamSpec,
 )
-from trio_dagnats.transport.rules import OPERATION, check_size, entries_of
+from trio_dagnats.transport.rules import (
+    OPERATION,
+    below_subject,
+    entries_of,
+    key_subject,
+    prefix_subject,
+)
 from trio_dagnats.wire.events import Event
-from trio_dagnats.wire.names import kv_subject
+from trio_dagnats.wire.subjects import check_filter, check_key, check_name
 
 ABORT_AFTER = 35.0
 
@@ -83,14 +89,14 @@ class MemoryBroker:
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
     ) -> None:
         """See the port."""
-        self._check_size(subject, body, headers)
+        headers = core.checked(self._server, subject, body, headers, reply=reply)
         await trio.lowlevel.checkpoint()
         message = Message(subject=subject, body=body, headers=headers, reply=reply)
         self.line.send(lambda: _ignore(self._server.publish(message)))
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """See the port."""
-        self._check_size(subject, body, NO_HEADERS)
+        core.checked(self._server, subject, body, NO_HEADERS)
         return await core.ask(self._server, self.line, subject, body, timeout)
 
     async def store(  # noqa: PLR0913 - the port's signature
@@ -105,7 +111,7 @@ class MemoryBroker:
         deadline: float,
     ) -> Stored:
         """See the port."""
-        self._check_size(subject, body, headers)
+        headers = core.checked(self._server, subject, body, headers, msg_id=msg_id)
         late = partial(self._server.store, subject, body, headers, msg_id, expect_last)
         resent = self.line.holds_back(partial(_unheard, late), deadline)
         while True:
@@ -127,10 +133,12 @@ class MemoryBroker:
     ) -> Post | None:
         """See the port; here it is a task of the server's."""
         try:
-            self._check_size(event.subject, event.body, event.headers)
+            headers = core.checked(
+                self._server, event.subject, event.body, event.headers, msg_id=event.msg_id
+            )
         except TooLarge:
             return None
-        store = partial(self._server.store, event.subject, event.body, event.headers, event.msg_id)
+        store = partial(self._server.store, event.subject, event.body, headers, event.msg_id)
         post = Post(
             self._server,
             self.line,
@@ -161,6 +169,7 @@ class MemoryBroker:
         fresh: float = FRESH,  # noqa: ARG002
     ) -> AsyncIterator[MemoryIntake]:
         """See the port."""
+        check_name(durable)
         consumers = self._server.stream(stream).consumers
         intake = MemoryIntake(self.line, lambda: consumers.get(durable), sink)
         self.line.intakes.append(intake)
@@ -174,12 +183,14 @@ class MemoryBroker:
         self, stream: str, subject: str, *, after: int = 0, since_ns: int = 0, deadline: float
     ) -> list[Record]:
         """See the port."""
+        check_filter(subject)
         await self.line.turn(deadline)
         found = self._server.stream(stream).read(subject, self.time_ns())
         return [r for r in found if r.sequence > after and r.time_ns >= since_ns]
 
     async def last_record(self, stream: str, subject: str, *, deadline: float) -> Record | None:
         """See the port."""
+        check_key(subject)
         await self.line.turn(deadline)
         return self._server.stream(stream).last(subject, self.time_ns())
 
@@ -191,36 +202,37 @@ class MemoryBroker:
         self, bucket: str, keys: Sequence[str], *, deadline: float
     ) -> Mapping[str, Entry]:
         """See the port."""
+        subjects = [key_subject(bucket, key) for key in keys]
         await self.line.turn(deadline)
         stream, now = self._server.bucket(bucket), self.time_ns()
-        records = [stream.last(kv_subject(bucket, key), now) for key in keys]
+        records = [stream.last(subject, now) for subject in subjects]
         return entries_of(bucket, [record for record in records if record])
 
     async def kv_put(
         self, bucket: str, key: str, value: bytes, *, expect: int | None = None, deadline: float
     ) -> int:
         """See the port."""
+        subject = key_subject(bucket, key)
         self._server.bucket(bucket)
-        subject = kv_subject(bucket, key)
         return (await self.store(subject, value, expect_last=expect, deadline=deadline)).sequence
 
     async def kv_delete(self, bucket: str, key: str, *, deadline: float) -> None:
         """See the port."""
+        subject, headers = key_subject(bucket, key), {OPERATION: "DEL"}
         self._server.bucket(bucket)
-        subject, headers = kv_subject(bucket, key), {OPERATION: "DEL"}
         await self.store(subject, b"", headers=headers, deadline=deadline)
 
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
         """See the port."""
         await self.line.turn(deadline)
-        found = self._server.bucket(bucket).read(kv_subject(bucket, ">"), self.time_ns())
+        found = self._server.bucket(bucket).read(prefix_subject(bucket, prefix), self.time_ns())
         entries = entries_of(bucket, found)
         return [entries[key] for key in sorted(entries) if key.startswith(prefix)]
 
     async def kv_clear(self, bucket: str, prefix: str, *, deadline: float) -> None:
         """See the port."""
         await self.line.turn(deadline)
-        self._server.bucket(bucket).clear(kv_subject(bucket, f"{prefix}>"))
+        self._server.bucket(bucket).clear(below_subject(bucket, prefix))
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
         """See the port."""
@@ -230,7 +242,7 @@ class MemoryBroker:
     async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
         """See the port."""
         await self.line.turn(deadline)
-        name = f"KV_{bucket}"
+        name = f"KV_{check_name(bucket)}"
         if name not in self._server.streams:
             spec = StreamSpec(name=name, subjects=(f"$KV.{bucket}.>",), max_age_ns=ttl_ns)
             self._server.ensure_stream(spec, max_per_subject=1)
@@ -238,7 +250,7 @@ class MemoryBroker:
     async def has_stream(self, stream: str, *, deadline: float) -> bool:
         """See the port."""
         await self.line.turn(deadline)
-        return stream in self._server.streams
+        return check_name(stream) in self._server.streams
 
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """See the port."""
@@ -253,13 +265,9 @@ class MemoryBroker:
     async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
         """See the port."""
         await self.line.turn(deadline)
-        consumer = self._server.stream(stream).consumers.pop(name, None)
+        consumer = self._server.stream(stream).consumers.pop(check_name(name), None)
         if consumer is not None:
             consumer.delete()
-
-    def _check_size(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
-        size = len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items())
-        check_size(size, subject, self.max_payload)
 
     def _loses_ack(self) -> bool:
         if not self.acks_to_lose:

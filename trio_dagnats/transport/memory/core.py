@@ -1,6 +1,6 @@
 """Core messages of the in-memory broker: requests and subscriptions."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 
@@ -10,11 +10,42 @@ from trio_dagnats.errors import Missing, NotStored
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.server import MemoryServer, Subscription
 from trio_dagnats.transport.port import Message, OnMessage
+from trio_dagnats.transport.rules import callback_failed, check_size
+from trio_dagnats.wire.subjects import (
+    check_address,
+    check_filter,
+    check_msg_id,
+    check_queue,
+    clean_headers,
+)
 
 LISTEN_PATIENCE = 5.0
 """Seconds for a subscription to be confirmed, as on a real connection."""
 
 _inboxes = count(1)
+
+
+def checked(
+    server: MemoryServer,
+    subject: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    msg_id: str = "",
+    reply: str = "",
+) -> Mapping[str, str]:
+    """Check a message as a real connection does; return its headers as they are sent.
+
+    Raises:
+        UsageError: a part of it cannot stand in a line of the protocol.
+        TooLarge: it is more than the server takes.
+    """
+    check_address(subject, reply)
+    check_msg_id(msg_id)
+    headers = clean_headers(headers)
+    size = len(body) + sum(len(name) + len(value) + 4 for name, value in headers.items())
+    check_size(size, subject, server.max_payload)
+    return headers
 
 
 async def ask(
@@ -49,17 +80,26 @@ async def listening(
     server: MemoryServer, line: Line, subject: str, on_message: OnMessage, queue: str
 ) -> AsyncIterator[None]:
     """Subscribe for the length of a block; see ``port.Broker.listen``."""
+    check_filter(subject)
+    if queue:
+        check_queue(queue)
     await line.turn(trio.current_time() + LISTEN_PATIENCE)
+
+    def hear(message: Message | None) -> None:
+        try:
+            on_message(message)
+        except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+            callback_failed(subject, error)
 
     def deliver(message: Message) -> None:
         if line.connected:
-            on_message(message)
+            hear(message)
 
     subscription = Subscription(subject, queue, deliver)
     server.subscribe(subscription)
-    line.listeners.append(on_message)
+    line.listeners.append(hear)
     try:
         yield
     finally:
-        line.listeners.remove(on_message)
+        line.listeners.remove(hear)
         server.unsubscribe(subscription)

@@ -8,6 +8,7 @@ import trio
 from trio_dagnats.transport.memory.consumers import Consumer, Pull
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.port import FOREVER, IntakeSink, PullEnd, Record
+from trio_dagnats.transport.rules import callback_failed
 from trio_dagnats.wire.text import NS
 
 
@@ -119,7 +120,11 @@ class MemoryIntake:
         if self._leaving:
             delivery.nak()
         else:
-            self._sink.delivered(delivery)
+            try:
+                self._sink.delivered(delivery)
+            except Exception as error:  # noqa: BLE001 - the border to what takes messages
+                delivery.forget()
+                callback_failed(delivery.subject, error)
 
     def expired(self, left: int) -> None:
         """Take back the credits of a pull that has ended."""

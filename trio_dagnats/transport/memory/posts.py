@@ -10,6 +10,7 @@ from trio_dagnats.errors import BrokerError, NotStored
 from trio_dagnats.transport.memory.line import Line
 from trio_dagnats.transport.memory.server import MemoryServer
 from trio_dagnats.transport.port import OnStored, Stored
+from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
 
 SILENCE = 5.0
 """Seconds without an acknowledgement after which a store is sent again, as on a real connection."""
@@ -98,5 +99,9 @@ class Post:
 
     def _tell(self, result: Stored | BrokerError) -> None:
         done, self._done = self._done, None
-        if done is not None:
+        if done is None:
+            return
+        try:
             done(result)
+        except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+            callback_failed(WHAT_WAS_STORED, error)

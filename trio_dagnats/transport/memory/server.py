@@ -16,6 +16,7 @@ from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
 from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import MSG_ID, overlap
+from trio_dagnats.wire.subjects import check_filter, check_name
 from trio_dagnats.wire.text import NS
 
 EPOCH_NS = 1_786_000_000_000_000_000
@@ -124,7 +125,7 @@ class MemoryServer:
         Raises:
             Missing: there is none of that name.
         """
-        if name not in self.streams:
+        if check_name(name) not in self.streams:
             raise Missing(f"stream {name!r} not found")
         return self.streams[name]
 
@@ -134,14 +135,14 @@ class MemoryServer:
         Raises:
             Missing: there is none of that name.
         """
-        stream = self.streams.get(f"KV_{name}")
+        stream = self.streams.get(f"KV_{check_name(name)}")
         if stream is None:
             raise no_bucket(name)
         return stream
 
     def ensure_stream(self, spec: StreamSpec, max_per_subject: int = 0) -> None:
         """Create a stream, or change its configuration."""
-        if spec.name in self.streams:
+        if check_name(spec.name) in self.streams:
             self.streams[spec.name].spec = spec
         else:
             self.streams[spec.name] = Stream(spec, max_per_subject)
@@ -153,6 +154,8 @@ class MemoryServer:
             Conflict: its filter overlaps another one's on a work queue.
             Missing: no such stream.
         """
+        check_name(spec.durable)
+        check_filter(spec.filter_subject)
         stream = self.stream(spec.stream)
         work_queue = stream.spec.retention == "workqueue"
         for name, other in stream.consumers.items():

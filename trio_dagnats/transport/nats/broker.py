@@ -8,7 +8,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import Missing, NotStored
-from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
+from trio_dagnats.transport.nats.frames import Frame, Incoming, encode_headers
 from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
@@ -29,6 +29,7 @@ from trio_dagnats.transport.port import (
     StreamSpec,
 )
 from trio_dagnats.transport.rules import check_size
+from trio_dagnats.wire.subjects import SHORT
 
 
 @final
@@ -54,7 +55,7 @@ class NatsBroker:
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
     ) -> None:
         """See the port."""
-        frame = Frame(check_subject(subject), body, reply=reply, head=encode_headers(headers))
+        frame = Frame(subject, body, reply=reply, head=encode_headers(headers))
         check_size(frame.size, subject, self.max_payload)
         await trio.lowlevel.checkpoint()
         await self._link.outbox.wait_for_room()
@@ -63,7 +64,7 @@ class NatsBroker:
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """See the port."""
         deadline = trio.current_time() + timeout
-        frame = Frame(check_subject(subject), body, not_after=deadline)
+        frame = Frame(subject, body, not_after=deadline)
         check_size(frame.size, subject, self.max_payload)
         try:
             answer = await self._api.ask(frame, deadline)
@@ -86,7 +87,7 @@ class NatsBroker:
     ) -> Stored:
         """See the port."""
         return await self._publisher.store(
-            check_subject(subject),
+            subject,
             body,
             msg_id=msg_id,
             headers=headers,
@@ -182,9 +183,11 @@ class NatsBroker:
 
 
 def _message(incoming: Incoming) -> Message:
+    """Return a message for a listener; whoever wants its answer where none can go gets none."""
+    reply = incoming.reply
     return Message(
         subject=incoming.subject,
         body=incoming.body,
-        reply=incoming.reply,
+        reply=reply if reply.isprintable() and len(reply) <= SHORT else "",
         headers=incoming.headers,
     )

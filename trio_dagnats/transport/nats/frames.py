@@ -5,10 +5,10 @@ pending list (notes E: 1.4 us against 12).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, final
 
-from trio_dagnats.errors import UsageError
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
+from trio_dagnats.wire.subjects import SHORT, check_address, clean_headers
 
 VERSION = b"NATS/1.0"
 LARGE = 64 * 1024
@@ -52,6 +52,16 @@ class Frame:
         return len(self.head) + len(self.body)
 
 
+@final
+class Line(Frame):
+    """A line of the protocol that is no message, such as a subscription's: written as it is."""
+
+    __slots__ = ()
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__("", line)
+
+
 class Incoming(NamedTuple):
     """A message as it came in; ``status`` is empty for ordinary messages."""
 
@@ -63,19 +73,18 @@ class Incoming(NamedTuple):
     headers: Mapping[str, str] = NO_HEADERS
 
 
-def check_subject(subject: str) -> str:
-    """Return a subject that cannot break the protocol's lines.
+def check_frame(frame: Frame) -> None:
+    """Check a frame that is not plainly legal at the first look of ``Outbox.put``.
 
     Raises:
-        UsageError: it is empty or holds a blank or a control character.
+        UsageError: its subjects cannot stand in a line of the protocol.
     """
-    if not subject or not subject.isprintable() or " " in subject:
-        raise UsageError(f"{subject!r} is no subject: it is empty or holds blanks or controls")
-    return subject
+    if not isinstance(frame, Line):
+        check_address(frame.subject, frame.reply)
 
 
 def encode(frames: Iterable[Frame]) -> list[bytes | memoryview]:
-    """Write each as a PUB or HPUB; a frame without a subject is a protocol line already.
+    """Write each as a PUB or HPUB, a :class:`Line` as it is.
 
     Returns:
         What to write, in its order: mostly one piece. Large bodies are not copied into it.
@@ -104,12 +113,14 @@ def encode(frames: Iterable[Frame]) -> list[bytes | memoryview]:
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Write headers, empty for none; line breaks in a value become blanks, as nats-py has it."""
+    """Write headers, empty for none; every head but that of a mere message id is written here.
+
+    Raises:
+        UsageError: a name or a value cannot stand in a header (``clean_headers``).
+    """
     if not headers:
         return b""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
-        lines = "".join([f"{name}: {_one_line(value)}\r\n" for name, value in headers.items()])
+    lines = "".join([f"{name}: {value}\r\n" for name, value in clean_headers(headers).items()])
     return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
@@ -138,10 +149,7 @@ def decode_ack(reply: str) -> tuple[int, int, int]:
     """
     tokens = reply.split(".")
     first = 4 if len(tokens) == 9 else 6
-    if len(tokens) < 9 or tokens[1] != "ACK":
+    # One that could not be answered is none; such a reply is not the server's own.
+    if len(tokens) < 9 or tokens[1] != "ACK" or not reply.isprintable() or len(reply) > SHORT:
         raise ValueError(f"no ack subject: {reply!r}")
     return int(tokens[first]), int(tokens[first + 1]), int(tokens[first + 3])
-
-
-def _one_line(value: str) -> str:
-    return value.replace("\r", " ").replace("\n", " ")

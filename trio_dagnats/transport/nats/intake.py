@@ -16,12 +16,13 @@ import trio
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
+from trio_dagnats.transport.nats.jsapi import api_subject
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
-from trio_dagnats.wire.text import NS
+from trio_dagnats.wire.text import NS, whole
 
 log = logging.getLogger("trio_dagnats.transport")
 
@@ -44,7 +45,7 @@ class NatsIntake:
     ) -> None:
         self._link = link
         self._fresh = fresh
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._next = api_subject("CONSUMER.MSG.NEXT", stream, durable)
         self._name = durable
         self._sink = sink
         self.inbox = new_inbox()
@@ -67,7 +68,7 @@ class NatsIntake:
     def left_behind(self) -> int:
         """See the port."""
         left = self._last.rpartition(".")[2]
-        return int(left) if left.isdigit() else 0
+        return int(left) if left.isdecimal() else 0
 
     def _ask(self, batch: int) -> None:
         expires = self._expires
@@ -95,7 +96,9 @@ class NatsIntake:
 
     def take_plain(self, subject: bytes, reply: bytes, body: bytes) -> None:
         """Take a message without headers from the server."""
-        self._deliver(subject.decode(), reply.decode(), body, NO_HEADERS)
+        self._deliver(
+            subject.decode("utf-8", "replace"), reply.decode("utf-8", "replace"), body, NO_HEADERS
+        )
 
     def _deliver(self, subject: str, reply: str, body: bytes, headers: Mapping[str, str]) -> None:
         self._heard = now = self._link.now()
@@ -106,7 +109,11 @@ class NatsIntake:
         if self._leaving:
             self._hand_back(delivery)
         else:
-            self._sink.delivered(delivery)
+            try:
+                self._sink.delivered(delivery)
+            except Exception:
+                delivery.forget()  # unless it was answered: then it comes again after its lease
+                raise
 
     def _hand_back(self, delivery: NatsDelivery) -> None:
         """Hand back what has just been sent; what was long on its way may be another's by now."""
@@ -123,9 +130,10 @@ class NatsIntake:
             why = PullEnd.CONSUMER_GONE
         elif message.status == "409" and "Nats-Pending-Messages" in message.headers:
             why = PullEnd.EXPIRED if "Batch" in message.note else PullEnd.REFUSED
-        left = message.headers.get("Nats-Pending-Messages", "")
-        whole = why is PullEnd.CONSUMER_GONE or not left.isdigit()
-        self._give_back(self._credits if whole else int(left), why)
+        left = whole(message.headers.get("Nats-Pending-Messages", ""))
+        if why is PullEnd.CONSUMER_GONE or left is None:
+            left = self._credits
+        self._give_back(left, why)
 
     def _give_back(self, credits_: int, why: PullEnd) -> None:
         back = min(credits_, self._credits)

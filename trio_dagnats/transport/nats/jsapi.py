@@ -6,11 +6,13 @@ from functools import partial
 from typing import NoReturn, cast, final
 
 import trio
+from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Conflict, Missing, NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, StreamSpec
+from trio_dagnats.wire.subjects import check_filter, check_name
 
 NO_RESPONDERS = "503"
 WRONG_LAST_SEQUENCE = 10071
@@ -36,6 +38,21 @@ class ApiError(BrokerError):
         self.code = code
 
 
+def read_reply(body: bytes) -> dict[str, object]:
+    """Read an answer as what all of them are.
+
+    Raises:
+        ApiError: it is no JSON object.
+    """
+    try:
+        found = from_json(body)
+    except ValueError as error:
+        raise ApiError(0, f"an answer that is no JSON: {body[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise ApiError(0, f"an answer that is no object: {body[:80]!r}")
+    return found
+
+
 def raise_api_error(error: Json) -> NoReturn:
     """Raise what an ``error`` object in an answer means to the caller."""
     code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
@@ -56,6 +73,25 @@ def no_jetstream() -> Missing:
     )
 
 
+def api_subject(operation: str, *names: str) -> str:
+    """Return where the API is asked for an operation on streams and consumers of these names.
+
+    Raises:
+        UsageError: a name is none: it would ask for another operation, or for many streams.
+    """
+    return ".".join(("$JS.API", operation, *map(check_name, names)))
+
+
+def create_subject(stream: str, consumer: str, filter_subject: str) -> str:
+    """Return where the API is asked for a consumer with one filter.
+
+    Raises:
+        UsageError: a name is none, or the filter is none.
+    """
+    asked = api_subject("CONSUMER.CREATE", stream, consumer)
+    return f"{asked}.{check_filter(filter_subject)}"
+
+
 @final
 class JsApi:
     """The management side of a server."""
@@ -66,16 +102,21 @@ class JsApi:
     async def call(self, subject: str, request: Json | None, deadline: float) -> Json:
         """Ask the API; None sends an empty body.
 
+        Args:
+            subject: what to ask, as :func:`api_subject` returns it.
+            request: the body.
+            deadline: trio time.
+
         Raises:
             Missing: this server has no JetStream, or not what was asked for.
             NotStored: no answer in time.
             ApiError: refused otherwise.
         """
         body = b"" if request is None else json.dumps(request).encode()
-        answer = await self.ask(Frame(f"$JS.API.{subject}", body, not_after=deadline), deadline)
+        answer = await self.ask(Frame(subject, body, not_after=deadline), deadline)
         if answer.status == NO_RESPONDERS:
             raise no_jetstream()
-        reply = cast("Json", json.loads(answer.body))
+        reply = read_reply(answer.body)
         if isinstance(error := reply.get("error"), dict):
             raise_api_error(error)
         return reply
@@ -88,18 +129,20 @@ class JsApi:
 
     async def has_stream(self, stream: str, deadline: float) -> bool:
         """See ``port.Broker.has_stream``."""
-        names = await self.call("STREAM.NAMES", {"subject": ">"}, deadline)
+        asked = api_subject("STREAM.INFO", stream)
+        names = await self.call(api_subject("STREAM.NAMES"), {"subject": ">"}, deadline)
         if stream in _names(names):
             return True
         try:
-            await self.call(f"STREAM.INFO.{stream}", None, deadline)
+            await self.call(asked, None, deadline)
         except Missing:
             return False
         return True
 
     async def takes(self, subject: str, deadline: float) -> bool:
         """Say whether some stream takes a subject."""
-        return bool(_names(await self.call("STREAM.NAMES", {"subject": subject}, deadline)))
+        asked = api_subject("STREAM.NAMES")
+        return bool(_names(await self.call(asked, {"subject": subject}, deadline)))
 
     async def ensure_stream(self, spec: StreamSpec, deadline: float) -> None:
         """See ``port.Broker.ensure_stream``."""
@@ -114,15 +157,15 @@ class JsApi:
             "num_replicas": 1,
         }
         try:
-            found = await self.call(f"STREAM.INFO.{spec.name}", None, deadline)
+            found = await self.call(api_subject("STREAM.INFO", spec.name), None, deadline)
         except Missing as missing:
             if str(STREAM_NOT_FOUND) not in str(missing):
                 raise
-            await self.call(f"STREAM.CREATE.{spec.name}", config, deadline)
+            await self.call(api_subject("STREAM.CREATE", spec.name), config, deadline)
             return
         live = cast("dict[str, object]", found["config"])
         if any(live.get(name, False) != config[name] for name in _STREAM_FIELDS):
-            await self.call(f"STREAM.UPDATE.{spec.name}", {**live, **config}, deadline)
+            await self.call(api_subject("STREAM.UPDATE", spec.name), {**live, **config}, deadline)
 
     async def ensure_bucket(self, bucket: str, ttl_ns: int, deadline: float) -> None:
         """Create a bucket as nats.go does (contract 1.3); one that is there is left alone."""
@@ -142,13 +185,14 @@ class JsApi:
             "num_replicas": 1,
         }
         if not await self.has_stream(stream, deadline):
-            await self.call(f"STREAM.CREATE.{stream}", config, deadline)
+            await self.call(api_subject("STREAM.CREATE", stream), config, deadline)
 
     async def consumers(self, stream: str, deadline: float) -> list[ConsumerState]:
         """See ``port.Broker.consumers``."""
+        asked = api_subject("CONSUMER.LIST", stream)
         found: list[ConsumerState] = []
         while True:
-            page = await self.call(f"CONSUMER.LIST.{stream}", {"offset": len(found)}, deadline)
+            page = await self.call(asked, {"offset": len(found)}, deadline)
             consumers = cast("list[Json] | None", page.get("consumers")) or []
             found.extend(map(_state, consumers))
             if not consumers or len(found) >= int(str(page.get("total", 0))):
@@ -166,14 +210,14 @@ class JsApi:
             "max_ack_pending": spec.max_ack_pending,
             "max_deliver": spec.max_deliver,
         }
-        subject = f"CONSUMER.CREATE.{spec.stream}.{spec.durable}.{spec.filter_subject}"
+        subject = create_subject(spec.stream, spec.durable, spec.filter_subject)
         request = {"stream_name": spec.stream, "config": config}
         return _state(await self.call(subject, request, deadline))
 
     async def delete_consumer(self, stream: str, name: str, deadline: float) -> None:
         """See ``port.Broker.delete_consumer``."""
         try:
-            await self.call(f"CONSUMER.DELETE.{stream}.{name}", None, deadline)
+            await self.call(api_subject("CONSUMER.DELETE", stream, name), None, deadline)
         except Missing as missing:
             if str(CONSUMER_NOT_FOUND) not in str(missing):
                 raise

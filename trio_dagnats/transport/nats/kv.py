@@ -5,12 +5,19 @@ from typing import final
 
 from trio_dagnats.errors import Missing
 from trio_dagnats.transport.nats.frames import Frame
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, api_subject
 from trio_dagnats.transport.nats.records import Records, direct_record
 from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
-from trio_dagnats.transport.rules import OPERATION, entries_of, entry_of, no_bucket
-from trio_dagnats.wire.names import kv_subject
+from trio_dagnats.transport.rules import (
+    OPERATION,
+    below_subject,
+    entries_of,
+    entry_of,
+    key_subject,
+    no_bucket,
+    prefix_subject,
+)
 
 
 @final
@@ -24,8 +31,9 @@ class KeyValues:
 
     async def get(self, bucket: str, key: str, deadline: float) -> Entry | None:
         """Read a key directly from the stream's store."""
-        subject = kv_subject(bucket, key)
-        frame = Frame(f"$JS.API.DIRECT.GET.KV_{bucket}.{subject}", b"", not_after=deadline)
+        subject = key_subject(bucket, key)
+        asked = f"{api_subject('DIRECT.GET', f'KV_{bucket}')}.{subject}"
+        frame = Frame(asked, b"", not_after=deadline)
         answer = await self._api.ask(frame, deadline)
         if answer.status == NO_RESPONDERS:  # no such bucket, or one without direct reads
             record = await self._get_slowly(bucket, subject, deadline)
@@ -36,8 +44,8 @@ class KeyValues:
 
     async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
         """Read keys directly from the stream's store, all at once where the server can (2.11)."""
+        subjects = [key_subject(bucket, key) for key in keys]
         if len(keys) > 1:  # a subscription for the answers costs more than the request for one
-            subjects = [kv_subject(bucket, key) for key in keys]
             records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
             if records is not None:
                 return entries_of(bucket, records)
@@ -56,11 +64,9 @@ class KeyValues:
 
     async def entries(self, bucket: str, prefix: str, deadline: float) -> list[Entry]:
         """Read all living keys that begin with a prefix."""
-        narrowed = f"{prefix}>" if prefix.endswith(".") else ">"
+        wanted = prefix_subject(bucket, prefix)
         try:
-            found = await self._records.newest(
-                f"KV_{bucket}", kv_subject(bucket, narrowed), deadline
-            )
+            found = await self._records.newest(f"KV_{bucket}", wanted, deadline)
         except Missing as missing:
             raise no_bucket(bucket) from missing
         entries = entries_of(bucket, found)
@@ -68,9 +74,9 @@ class KeyValues:
 
     async def clear(self, bucket: str, prefix: str, deadline: float) -> None:
         """Purge the bucket's stream below a prefix: one request, whatever the number of keys."""
-        request = {"filter": kv_subject(bucket, f"{prefix}>")}
+        request = {"filter": below_subject(bucket, prefix)}
         try:
-            await self._api.call(f"STREAM.PURGE.KV_{bucket}", request, deadline)
+            await self._api.call(api_subject("STREAM.PURGE", f"KV_{bucket}"), request, deadline)
         except Missing as missing:
             raise no_bucket(bucket) from missing
 
@@ -85,7 +91,7 @@ class KeyValues:
     ) -> int:
         try:
             stored = await self._publisher.store(
-                kv_subject(bucket, key),
+                key_subject(bucket, key),
                 value,
                 msg_id="",
                 headers=headers,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import trio
 
-from trio_dagnats.transport.nats.frames import Frame, check_subject
+from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
 from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
@@ -76,8 +76,7 @@ class Link:
         """Send again what was in flight, and tell listeners that they may have missed something."""
         self.requests.reconnected()
         for route in self.routes.all():
-            if route.gap is not None:
-                route.gap()
+            route.missed()
         self.outbox.wake()
 
     async def echo(self, deadline: float) -> None:
@@ -104,7 +103,7 @@ class Link:
         gap: Callable[[], None] | None = None,
     ) -> AsyncIterator[Route]:
         """Subscribe for the length of a block; the server has it when the block begins."""
-        route = self.routes.add(check_subject(subject), deliver, queue=queue, gap=gap)
+        route = self.routes.add(subject, deliver, queue=queue, gap=gap)
         try:
             await self.path.subscribe(route)
             await self.path.barrier()

@@ -13,7 +13,8 @@ from typing import Protocol, final
 import trio
 import trio.lowlevel
 
-from trio_dagnats.transport.nats.frames import Frame
+from trio_dagnats.transport.nats.frames import Frame, check_frame
+from trio_dagnats.wire.subjects import SHORT
 
 MAX_FRAMES = 1024
 """Frames of one write; more would keep other tasks waiting (notes E)."""
@@ -78,7 +79,18 @@ class Outbox:
         return len(self._frames)
 
     def put(self, frame: Frame) -> None:
-        """Queue a frame; never waits. Senders of large data call :meth:`wait_for_room` first."""
+        """Queue a frame; never waits. Senders of large data call :meth:`wait_for_room` first.
+
+        Every frame comes through here once, before its first byte is written; those that
+        :meth:`put_first` takes are such a frame's later sends.
+
+        Raises:
+            UsageError: its subjects cannot stand in a line of the protocol; nothing is queued.
+        """
+        line = frame.subject + frame.reply
+        # Nearly every frame passes here: three looks in C, and no call.
+        if not line.isprintable() or " " in line or len(line) > SHORT or not frame.subject:
+            check_frame(frame)
         if not self._frames and self._active() <= FEW and self._writes_at_once(frame):
             return
         self._frames.append(frame)

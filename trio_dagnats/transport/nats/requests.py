@@ -17,6 +17,7 @@ import trio
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.outbox import Outbox
+from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
 
 SWEEP = 0.1
 """Seconds between two looks at the deadlines."""
@@ -167,16 +168,20 @@ class Requests:
         return asked.answer, asked.sends
 
     def send(self, request: Request, frame: Frame) -> None:
-        """Queue a request's first frame; its owner is told what became of it. Never waits."""
+        """Queue a request's first frame; its owner is told what became of it. Never waits.
+
+        Raises:
+            UsageError: as ``Outbox.put``; nothing is sent, and nobody is told.
+        """
         number = next(self._numbers)
         request.token = token = b"%d" % number
         frame.reply = f"{self._prefix}{number}"
         if not frame.subject:
             frame.subject, frame.reply = frame.reply, ""
+        self._outbox.put(frame)  # first: a frame that is refused leaves nothing behind
         if not self._table:
             self._filled.unpark_all()
         self._table[token] = request
-        self._outbox.put(frame)
 
     def drop(self, request: Request) -> None:
         """Forget a request: its owner hears nothing more, what is still queued is not sent."""
@@ -228,7 +233,10 @@ class Requests:
 
     def _fail(self, request: Request, error: NotStored | Lost) -> None:
         self.drop(request)
-        request.failed(error)
+        try:
+            request.failed(error)
+        except Exception as defect:  # noqa: BLE001 - the border to who has asked; it is logged
+            callback_failed(WHAT_WAS_STORED, defect)
 
 
 def _again(request: Request) -> Frame | None:

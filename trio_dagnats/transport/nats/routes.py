@@ -7,6 +7,8 @@ from itertools import count
 from typing import NamedTuple, final
 
 from trio_dagnats.transport.nats.frames import Incoming
+from trio_dagnats.transport.rules import callback_failed
+from trio_dagnats.wire.subjects import check_filter, check_queue
 
 FIRST_SID = 1_000_000_000
 """nats-py counts its own subscriptions from 1; ours must never meet them."""
@@ -31,6 +33,21 @@ class Route:
     deliver: OnIncoming
     gap: Callable[[], None] | None = None
     plain: OnPlain | None = None
+
+    def take(self, message: Incoming) -> None:
+        """Deliver a message that came in the rare ways; the parser does the same in place."""
+        try:
+            self.deliver(message)
+        except Exception as error:  # noqa: BLE001 - the border to what takes messages; it is logged
+            callback_failed(self.subject, error)
+
+    def missed(self) -> None:
+        """Tell that messages may have been missed."""
+        try:
+            if self.gap is not None:
+                self.gap()
+        except Exception as error:  # noqa: BLE001 - the same
+            callback_failed(self.subject, error)
 
     def sub(self) -> bytes:
         """Return the line that subscribes."""
@@ -74,8 +91,14 @@ class Routes:
         gap: Callable[[], None] | None = None,
         plain: OnPlain | None = None,
     ) -> Route:
-        """Make a subscription; the caller tells the server."""
-        route = Route(next(self._numbers), subject, queue, deliver, gap, plain)
+        """Make a subscription; the caller tells the server.
+
+        Raises:
+            UsageError: the subject or the queue group cannot stand in the line that subscribes.
+        """
+        if queue:
+            check_queue(queue)
+        route = Route(next(self._numbers), check_filter(subject), queue, deliver, gap, plain)
         self._by_sid[route.sid] = route
         self.by_text[b"%d" % route.sid] = route
         return route

@@ -4,17 +4,22 @@ import re
 from collections.abc import Mapping
 from typing import final
 
-from pydantic_core import from_json
-
 from trio_dagnats.errors import BrokerError, Missing, NotStored
-from trio_dagnats.transport.nats.frames import Frame, Incoming, check_subject, encode_headers
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, ApiError, JsApi, raise_api_error
+from trio_dagnats.transport.nats.frames import Frame, Incoming, encode_headers
+from trio_dagnats.transport.nats.jsapi import (
+    NO_RESPONDERS,
+    ApiError,
+    JsApi,
+    raise_api_error,
+    read_reply,
+)
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.port import NO_HEADERS, OnStored, Stored
 from trio_dagnats.transport.rules import check_size
 from trio_dagnats.wire.events import Event
 from trio_dagnats.wire.names import MSG_ID
+from trio_dagnats.wire.subjects import check_msg_id
 
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
 BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
@@ -81,7 +86,7 @@ class Publisher:
         requests = link.requests
         post = Post(
             requests,
-            check_subject(subject),
+            subject,
             body,
             head,
             headers,
@@ -196,6 +201,7 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
         return f"NATS/1.0\r\n{MSG_ID}: {msg_id}\r\n\r\n".encode() if msg_id else b""
     full = dict(headers) if headers is not NO_HEADERS else {}
     if msg_id:
+        check_msg_id(msg_id)
         full[MSG_ID] = msg_id
     if expect is not None:
         full[EXPECT] = str(expect)
@@ -204,10 +210,12 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
 
 def _read(body: bytes, *, resent: bool) -> Stored | None:
     """Read a publish acknowledgement; None for an error that passes."""
-    found = from_json(body)
-    error = found.get("error")
-    if error is None:
-        return Stored(found["seq"], found.get("duplicate", False) is True, resent)
-    if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
-        return None
-    return raise_api_error(error)
+    found = read_reply(body)
+    error, sequence = found.get("error"), found.get("seq")
+    if isinstance(error, dict):
+        if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
+            return None
+        raise_api_error(error)
+    if not isinstance(sequence, int):
+        raise ApiError(0, f"no acknowledgement of a stream: {body[:80]!r}")
+    return Stored(sequence, found.get("duplicate", False) is True, resent)

@@ -1,12 +1,16 @@
 """nats-py through trio-asyncio: dialling, watching, and lending its connection to our own protocol.
 
 The only room that may import nats, asyncio and trio_asyncio, and therefore imported itself only
-when a connection is opened (``transport.open``). ``connection`` is a client of our own,
-``own_path`` and ``borrowed`` are the two paths, ``private`` holds every private name of nats-py,
-behind a self-check.
+when a connection is opened (``transport.open``). ``connection`` is our own client, ``own_path``
+and ``borrowed`` are the two paths, ``private`` holds every private name of nats-py, behind a
+self-check; those that trio-asyncio needs of asyncio are in ``loader``, which is run first.
 
 May import ``transport.nats``, ``transport.port``, ``wire`` and ``errors``. Called by
 ``transport.open``.
 
 Glossary: *own* is a connection that we dialled, *borrowed* a client that the user connected.
 """
+
+from trio_dagnats.transport.nats_py.loader import load
+
+load()

@@ -137,7 +137,7 @@ class BorrowedPath:
         """Subscribe through the client, which replays it after a reconnect by itself."""
 
         async def deliver(message: Msg) -> None:
-            route.deliver(_incoming(message))
+            route.take(_incoming(message))
 
         subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
         try:

@@ -25,7 +25,13 @@ from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.link import Link, held
 from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
-from trio_dagnats.transport.nats_py.private import HookedClient, PlainText, hooks_fit, protect_loop
+from trio_dagnats.transport.nats_py.private import (
+    HookedClient,
+    PlainText,
+    SteadyClient,
+    hooks_fit,
+    protect_loop,
+)
 from trio_dagnats.transport.options import ConnectOptions, shown
 from trio_dagnats.transport.patience import CLOSE, FLUSH
 from trio_dagnats.transport.port import FOREVER
@@ -61,7 +67,7 @@ class _Connection:
 
     def __init__(self, urls: list[str], options: ConnectOptions, *, fast: bool) -> None:
         self._fast = fast
-        self._client: Client = Client()
+        self._client: Client = SteadyClient()
         self._urls = urls
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)

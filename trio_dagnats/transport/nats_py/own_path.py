@@ -5,7 +5,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.transport.nats.frames import Frame, encode
+from trio_dagnats.transport.nats.frames import Frame, Line, encode
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.nats_py.private import HookedClient
@@ -47,12 +47,12 @@ class OwnPath:
     async def subscribe(self, route: Route) -> None:
         """Subscribe now, or with the others after the reconnect."""
         if self.writable:
-            self._link.outbox.put(Frame("", route.sub()))
+            self._link.outbox.put(Line(route.sub()))
 
     async def unsubscribe(self, route: Route) -> None:
         """Unsubscribe; a lost connection has forgotten it anyway."""
         if self.writable:
-            self._link.outbox.put(Frame("", route.unsub()))
+            self._link.outbox.put(Line(route.unsub()))
 
     async def barrier(self) -> None:
         """Wait for an echo of our own: everything before it has been processed."""

@@ -9,11 +9,9 @@ Where they do not do what we know, ``connection`` uses the public path instead (
 import asyncio
 import contextlib
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Iterable
 from typing import cast
-from urllib.parse import ParseResult
 
 import nats.errors
 import trio
@@ -50,24 +48,13 @@ class AbortingTcp(TcpTransport):
         super().__init__()  # type: ignore[no-untyped-call]  # nats-py types this class in part
         self._take = take
 
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """Connect, and look at what comes in before nats-py does."""
-        await super().connect(uri, buffer_size, connect_timeout)
-        self._listen_in()
+    def listen_in(self) -> None:
+        """Take our messages as they arrive: a wake-up of nats-py's reader costs two turns.
 
-    async def connect_tls(
-        self,
-        uri: str | ParseResult,
-        ssl_context: ssl.SSLContext,
-        buffer_size: int,
-        connect_timeout: int,
-    ) -> None:
-        """Go on with TLS, through another protocol object."""
-        await super().connect_tls(uri, ssl_context, buffer_size, connect_timeout)
-        self._listen_in()
-
-    def _listen_in(self) -> None:
-        """Take our messages as they arrive: a wake-up of nats-py's reader costs two turns."""
+        Called for each connection when TLS is up, if there is any: what comes before may be
+        anybody's, and is left to nats-py, which refuses or drops it. What the parser raises ends
+        the connection: asyncio closes it, and gives the reason to nats-py's reader.
+        """
         writer, reader = self._io_writer, self._io_reader
         assert writer is not None
         assert reader is not None
@@ -89,11 +76,12 @@ class AbortingTcp(TcpTransport):
 
     def close(self) -> None:
         """End the connection at once; by a reset unless it was drained before."""
-        writer = self._io_writer
-        if writer is None:
+        writer, bare = self._io_writer, self._bare_io_writer
+        if writer is None or bare is None:
             return
         if self.reset:
-            sock = writer.transport.get_extra_info("socket")
+            # Of the TCP transport itself: the one of TLS has no socket any more once it is closed.
+            sock = bare.transport.get_extra_info("socket")
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
@@ -141,7 +129,7 @@ class FastParser(Parser):
             data, self._parts = b"".join(self._parts), []
             route, message, data = first_message(data, self._routes)
             if route is not None:
-                route.deliver(message)
+                route.take(message)
         if self.buf or self.state != AWAITING_CONTROL_LINE:
             return data
         taken, self._missing = take_messages(data, self._routes)
@@ -162,7 +150,45 @@ class FastParser(Parser):
             await super().parse()
 
 
-class HookedClient(Client):
+class OddBytes(nats.errors.Error):
+    """The server has greeted us with something that nats-py cannot read."""
+
+    def __str__(self) -> str:
+        return f"the server does not speak the NATS protocol: {self.__cause__!r}"
+
+
+class SteadyClient(Client):
+    """A client that reconnects whatever has ended nats-py's tasks.
+
+    It knows a few exceptions. All others, such as those of its own parser, end a task of it in
+    silence: the connection is open, and nobody reads or mends it.
+    """
+
+    async def _read_loop(self) -> None:
+        """Read until the connection is lost; nothing is done if nats-py has seen that itself."""
+        await super()._read_loop()
+        await self._process_op_err(nats.errors.ProtocolError())
+
+    def _connect_command(self) -> bytes:
+        """Look at what the server has said of itself before anything is said to it."""
+        if not isinstance(self.max_payload, int):
+            raise TypeError(f"max_payload is {self.max_payload!r}")
+        return super()._connect_command()
+
+    async def _process_connect_init(self) -> None:
+        """Greet the server; a failure is one that nats-py tries again after."""
+        try:
+            await super()._process_connect_init()
+        except Exception as error:
+            if self._transport is not None:
+                # Else it is left to the collector, and its bytes are still taken.
+                self._transport.close()  # type: ignore[no-untyped-call]  # typed in part
+            if isinstance(error, OSError | nats.errors.Error):
+                raise
+            raise OddBytes from error
+
+
+class HookedClient(SteadyClient):
     """A client that hands messages of our own subscriptions straight to their routes."""
 
     def __init__(self, routes: Routes) -> None:
@@ -173,11 +199,16 @@ class HookedClient(Client):
         self._transport = self._tcp
 
     def _connect_command(self) -> bytes:
-        """Send no name and no password in the clear where TLS was asked for: nats-py would."""
+        """Begin to talk: TLS is up, or none was asked for.
+
+        No name and no password go out in the clear where it was: nats-py would send them.
+        """
         server = self._current_server
         wanted = "tls" in self.options or (server is not None and server.uri.scheme == "tls")
         if wanted and not self._server_info.get("tls_required"):
             raise PlainText
+        self._fast.reset()
+        self._tcp.listen_in()
         return super()._connect_command()
 
     async def _process_msg(
@@ -188,7 +219,7 @@ class HookedClient(Client):
             return
         route = self._routes.find(sid)
         if route is not None:
-            route.deliver(incoming(subject, reply or b"", headers or b"", data))
+            route.take(incoming(subject, reply or b"", headers or b"", data))
 
     def write_now(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write bytes to the socket, or to its buffer."""
@@ -227,8 +258,11 @@ def hooks_fit() -> bool:
     return (
         hasattr(Client, "_process_msg")
         and hasattr(Client, "_connect_command")
+        and hasattr(Client, "_read_loop")
+        and hasattr(Client, "_process_op_err")
+        and hasattr(Client, "_process_connect_init")
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
-        and {"_io_reader", "_io_writer"} <= vars(AbortingTcp(bytes)).keys()
+        and {"_io_reader", "_io_writer", "_bare_io_writer"} <= vars(AbortingTcp(bytes)).keys()
     )

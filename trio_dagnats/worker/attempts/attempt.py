@@ -24,6 +24,7 @@ from trio_dagnats.worker.attempts.memory import Memory
 from trio_dagnats.worker.attempts.shared import Shared
 from trio_dagnats.worker.attempts.timers import Nursling
 from trio_dagnats.worker.deadlines import FAREWELL
+from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Verdict
 from trio_dagnats.worker.intake.consume import Consumer
 from trio_dagnats.worker.telemetry import Span
@@ -65,6 +66,7 @@ class InFlight:
     Args:
         shared: what they share.
         young: attempts that may end before they are worth watching.
+        watch: hears what the engine decides about the runs of the others.
 
     Attributes:
         live: the attempts, in the order of their arrival.
@@ -72,9 +74,12 @@ class InFlight:
         spawn: gives an attempt a task; does nothing before the worker has begun and after its end.
     """
 
-    def __init__(self, shared: Shared, young: "Nursling[Attempt]") -> None:
+    def __init__(
+        self, shared: Shared, young: "Nursling[Attempt]", watch: "RunWatch[Attempt]"
+    ) -> None:
         self.shared = shared
         self.young = young
+        self.watch = watch
         self.live: dict[Attempt, None] = {}
         self.dispatches: dict[int, Attempt] = {}
         self.spawn: Callable[[Attempt], None] = _no_task
@@ -96,7 +101,7 @@ class InFlight:
         if self.dispatches.get(attempt.dispatch) is attempt:
             del self.dispatches[attempt.dispatch]
         if attempt.watched:
-            self.shared.watch.leave(attempt)
+            self.watch.leave(attempt)
         self.shared.slots.ended(attempt.share)
         if not self.live:
             self._empty.unpark_all()

@@ -9,7 +9,6 @@ import trio
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.worker.attempts.timers import Agenda
 from trio_dagnats.worker.engine.facts import EngineFacts
-from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.intake.slots import Slots
@@ -39,7 +38,6 @@ class Shared:
     telemetry: Telemetry
     slots: Slots
     agenda: Agenda
-    watch: RunWatch
     facts: EngineFacts
     store: StepStore
     settler: Settler

@@ -1,6 +1,7 @@
 """What keeps an attempt that lives for a while: run watch, lease, the run's deadline."""
 
 from functools import partial
+from typing import final
 
 import trio
 
@@ -11,11 +12,17 @@ from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.attempts.timers import YOUNG
+from trio_dagnats.worker.engine.facts import CANCELLED, RunFacts
 
 STARTING_MOST = 1.0
 """Seconds that an attempt may wait for its ``step.started`` before its run is watched."""
-DEADLINE_READ = 1.0
-"""Age in seconds at which an attempt's run is read once for its deadline (design 8.5, H27)."""
+FIRST_LOOK = 1.0
+"""Age in seconds at which an attempt's run is looked at: for its deadline, and
+whether it was cancelled. Then again at twice the age, and so on: that costs next to nothing, and no
+engine can be so far behind that its decision is never noticed."""
+FIRST_DOUBTS = 0.05
+"""Seconds between the first looks at a run of which a cancellation is known that the engine has not
+come to, or has ignored; they grow to an eighth of the time that has passed."""
 DEADLINE_SLACK = 1.0
 """Seconds after a run's deadline before an event is sent: the engine's clock must agree."""
 
@@ -42,21 +49,62 @@ def begin_duties(attempt: Attempt) -> None:
     if attempt.task is NO_TASK or attempt.outcome is not None:
         return
     shared, born = attempt.shared, attempt.delivery.received_at
-    shared.watch.join(attempt)
+    attempt.in_flight.watch.join(attempt)
     attempt.watched = True
     first = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
     shared.agenda.at(first, partial(_keep_lease, attempt))
-    shared.agenda.at(born + DEADLINE_READ, partial(_read_deadline, attempt))
+    shared.agenda.at(born + FIRST_LOOK, _Looks(attempt, born, apart=1.0).look)
 
 
-async def _read_deadline(attempt: Attempt) -> None:
-    """Arm the run's own deadline: the engine publishes nothing when it passes (contract H27)."""
-    if attempt.over:
-        return
-    deadline_ns = (await attempt.shared.facts.run(attempt.run_id)).deadline_ns
-    if deadline_ns:
-        left = (deadline_ns - attempt.shared.broker.time_ns()) / NS + DEADLINE_SLACK
-        attempt.shared.agenda.at(trio.current_time() + left, partial(_pass_deadline, attempt))
+def doubt_run(attempt: Attempt) -> None:
+    """Look at once, and again and again, whether a run was cancelled.
+
+    Its history says that it should be, from before its task was dispatched (``engine.run_watch``).
+    """
+    now = trio.current_time()
+    attempt.shared.agenda.at(now, _Looks(attempt, now, apart=0.125).look)
+
+
+@final
+class _Looks:
+    """Looks at an attempt's run while the attempt lasts: its snapshot decides what becomes of both.
+
+    Args:
+        attempt: whose run it is.
+        since: trio time.
+        apart: the part of the time since then that is between two looks.
+    """
+
+    def __init__(self, attempt: Attempt, since: float, *, apart: float) -> None:
+        self._attempt = attempt
+        self._since = since
+        self._apart = apart
+        self._deadline_ns = 0
+
+    async def look(self) -> None:
+        """Ask for the run's snapshot."""
+        attempt = self._attempt
+        if not attempt.over:
+            attempt.shared.facts.look(attempt.run_id, self._seen, attempt.lease_until)
+
+    def _seen(self, run: RunFacts) -> None:
+        attempt = self._attempt
+        if run.status == CANCELLED:
+            attempt.cancel(CancelReason.RUN_CANCELLED)
+        if attempt.over or attempt.reason is not None:
+            return
+        if run.deadline_ns != self._deadline_ns:
+            self._deadline_ns = run.deadline_ns
+            self._arm()
+        now = trio.current_time()
+        again = now + max(FIRST_DOUBTS, (now - self._since) * self._apart)
+        attempt.shared.agenda.at(again, self.look)
+
+    def _arm(self) -> None:
+        """Arm the run's own deadline: the engine publishes nothing when it passes (H27)."""
+        shared = self._attempt.shared
+        left = (self._deadline_ns - shared.broker.time_ns()) / NS + DEADLINE_SLACK
+        shared.agenda.at(trio.current_time() + left, partial(_pass_deadline, self._attempt))
 
 
 async def _pass_deadline(attempt: Attempt) -> None:

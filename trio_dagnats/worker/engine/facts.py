@@ -14,14 +14,17 @@ from typing import final
 import trio
 from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, Missing, WireError
+from trio_dagnats.errors import BrokerError, Missing, UsageError, WireError
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
+from trio_dagnats.wire.subjects import is_key
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.text import NS, parse_rfc3339
+from trio_dagnats.wire.text import MISREAD, NS, parse_rfc3339
 
 log = logging.getLogger("trio_dagnats.worker")
 
+CANCELLED = "cancelled"
+"""The status of a run that was cancelled."""
 PATIENCE = 2.0
 """Seconds for such a read; the Go worker takes the same (contract 5, step 4)."""
 CACHED_WORKFLOWS = 256
@@ -105,18 +108,28 @@ class EngineFacts:
         while True:
             if not self._looks:
                 await self._asked.park()
-            looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_AT_ONCE))]
-            keys = [run_key(look.run_id) for look in looks if look.tell is not None]
-            found = await self._read_many(BUCKET_RUNS, keys)
-            for look in looks:
-                entry = found.get(run_key(look.run_id))
-                if look.tell is not None:
-                    look.tell(_run_facts(entry.value if entry else None))
+            looks = self._next_looks()
+            found = await self._read_many(BUCKET_RUNS, [run_key(run_id) for run_id in looks])
+            for run_id, those in looks.items():
+                entry = found.get(run_key(run_id))
+                facts = _run_facts(entry.value if entry else None)
+                for look in those:
+                    if look.tell is not None:
+                        look.tell(facts)
+
+    def _next_looks(self) -> dict[str, list[RunLook]]:
+        """Take the next looks, by their runs: the items of a map look at one, read once."""
+        taken: dict[str, list[RunLook]] = {}
+        while self._looks and len(taken) < MOST_AT_ONCE:
+            look = self._looks.popleft()
+            if look.tell is not None:
+                taken.setdefault(look.run_id, []).append(look)
+        return taken
 
     async def step(self, task: Task) -> StepFacts:
         """Return the bounds of a task's step; none when its workflow cannot be read."""
         workflow = task.workflow_name
-        if not workflow:
+        if not is_key(workflow):  # none, or one under which nothing can be registered
             return NO_STEP
         if workflow not in self._steps:
             raw = await self._read(BUCKET_DEFS, workflow)
@@ -141,7 +154,7 @@ class EngineFacts:
             return await self._broker.kv_get_many(bucket, keys, deadline=now + PATIENCE)
         except Missing:
             self._absent[bucket] = now + ABSENT_FOR
-        except BrokerError:  # contract 5, step 4: any error means "go on"
+        except (BrokerError, UsageError):  # contract 5, step 4: any error means "go on"
             log.debug("%s not read", bucket, exc_info=True)
         return {}
 
@@ -154,7 +167,7 @@ def _run_facts(raw: bytes | None) -> RunFacts:
             status=str(run.get("status", "")),
             deadline_ns=parse_rfc3339(deadline) if isinstance(deadline, str) else 0,
         )
-    except (ValueError, AttributeError, WireError):
+    except (*MISREAD, WireError):
         return NO_RUN
 
 
@@ -163,7 +176,7 @@ def _step_facts(raw: bytes) -> dict[str, StepFacts]:
         workflow = json.loads(raw)
         default = workflow.get("default_retry")
         return {str(step["id"]): _one_step(step, default) for step in workflow["steps"]}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except MISREAD:
         return {}
 
 

@@ -2,20 +2,29 @@
 
 One core subscription per run in flight, shared by its attempts, so that the many instances of a
 map step do not multiply its traffic. Once the server has the subscription, and after each
-reconnect, the history since the task's own timestamp is read, so that there is no gap.
+reconnect, the history is read, so that there is no gap; whoever joins later is told what was found,
+without another read, until something is heard that may concern it.
+
+A run that is cancelled before its task was dispatched has its ``workflow.cancelled`` *before* the
+task: the engine takes events one after the other, and it dispatched before it came to that one. So
+the history is read from ``LOOK_BACK`` seconds before the task on, and a cancellation in there is a
+hint, no more: the engine ignores one of a run that waits for its turn (contract 6.7), and such a
+run is dispatched later and must complete. Whoever is told of a hint asks the run's snapshot.
 """
 
 import logging
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Protocol, final
+from typing import Generic, NamedTuple, Protocol, TypeVar, final
 
 import trio
 
 from trio_dagnats.errors import BrokerError, WireError
-from trio_dagnats.transport.port import Broker, Message
-from trio_dagnats.wire.events import HistoryEvent, parse_event
+from trio_dagnats.transport.port import FOREVER, Broker, Message
+from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
+from trio_dagnats.wire.text import NS
 
 log = logging.getLogger("trio_dagnats.worker")
 
@@ -24,6 +33,14 @@ READS_AT_ONCE = 64
 """Histories that are read at once: after a reconnect all of them are wanted, and a server that is
 asked for thousands at the same time answers none of them in time."""
 PAUSE_AFTER_ERROR = 1.0
+LINGER = 5.0
+MOST_LINGERING = 256
+"""Seconds for which a run is listened to without anybody, and how many at the most are: the next
+item of a map finds its run watched, and need not read its history again."""
+LOOK_BACK = 60.0
+"""Seconds before a task from which on its run's history is read for a cancellation; half of it is
+enough for those that join later. An engine that is even further behind is noticed by the looks at
+the run (``duties``)."""
 
 
 class Watched(Protocol):
@@ -39,105 +56,175 @@ class Watched(Protocol):
         """When the task message was stored: only later history speaks about it."""
         ...
 
+    @property
+    def known_sequence(self) -> int:
+        """The newest history sequence that is known to speak about it, 0 for none yet."""
+        ...
+
     def run_event(self, event: HistoryEvent) -> None:
         """Take an event that may end the attempt; must not wait."""
         ...
 
 
+T = TypeVar("T", bound=Watched)
+
+_RUN_ENDS = frozenset(
+    {EventType.WORKFLOW_CANCELLED, EventType.WORKFLOW_COMPLETED, EventType.WORKFLOW_FAILED}
+)
+
+
+class _Found(NamedTuple):
+    """An event that may end attempts, and where and when the server has stored it."""
+
+    event: HistoryEvent
+    sequence: int
+    time_ns: int
+
+
 @final
-class _Ear:
+class _Ear(Generic[T]):
     """The subscription of one run and the attempts that listen through it.
 
     ``open`` is the subscription, ``scope`` that of the task at work for it: it has none while there
-    is nothing to do, for thousands of runs may wait for days.
+    is nothing to do, for thousands of runs may wait for days. ``found`` is what the history has
+    shown from ``since_ns`` on. ``news`` counts what was heard that may have to be read, ``read`` is
+    that count as it was when the reading began.
     """
 
-    __slots__ = ("behind", "members", "open", "run_id", "scope")
+    __slots__ = (
+        "behind",
+        "found",
+        "members",
+        "news",
+        "open",
+        "read",
+        "run_id",
+        "scope",
+        "since_ns",
+    )
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.members: set[Watched] = set()
-        self.behind: set[Watched] = set()
+        self.members: set[T] = set()
+        self.behind: set[T] = set()
         self.open: AbstractAsyncContextManager[None] | None = None
         self.scope: trio.CancelScope | None = None
+        self.found: list[_Found] = []
+        self.since_ns = 0
+        self.news, self.read = 1, 0
+
+    def knows_from(self, time_ns: int) -> bool:
+        """Say whether ``found`` has all that there is from this time on."""
+        return self.read == self.news and self.since_ns <= time_ns
 
 
 @final
-class RunWatch:
+class RunWatch(Generic[T]):
     """All runs that are watched by one worker.
 
     Args:
         broker: the connected server.
         nursery: where the subscriptions are opened; it must outlive the attempts.
+        doubt: called with each attempt whose run may have been cancelled before its task was
+            dispatched; must not wait.
     """
 
-    def __init__(self, broker: Broker, nursery: trio.Nursery) -> None:
+    def __init__(self, broker: Broker, nursery: trio.Nursery, doubt: Callable[[T], None]) -> None:
         self._broker = broker
         self._nursery = nursery
-        self._ears: dict[str, _Ear] = {}
-        self._unheard: list[_Ear] = []
+        self._doubt = doubt
+        self._ears: dict[str, _Ear[T]] = {}
+        self._lingering: dict[_Ear[T], float] = {}
         self._lot = trio.lowlevel.ParkingLot()
         self._turns = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._ears)
 
-    def join(self, watched: Watched) -> None:
-        """Watch this attempt's run for it, from its task's timestamp on; never waits."""
+    def join(self, watched: T) -> None:
+        """Watch this attempt's run for it; never waits."""
         ear = self._ears.get(watched.run_id)
         if ear is None:
             ear = self._ears[watched.run_id] = _Ear(watched.run_id)
         ear.members.add(watched)
-        ear.behind.add(watched)
-        self._attend(ear)
+        self._lingering.pop(ear, None)
+        if ear.knows_from(_before(watched, LOOK_BACK / 2)):
+            self._tell(ear.found, watched)
+        else:
+            ear.behind.add(watched)
+            self._attend(ear)
 
-    def leave(self, watched: Watched) -> None:
-        """Stop watching for this attempt; the last one closes the subscription."""
+    def leave(self, watched: T) -> None:
+        """Stop watching for this attempt; a while after the last one the subscription closes."""
         ear = self._ears.get(watched.run_id)
-        if ear is None:
+        if ear is None or watched not in ear.members:
             return
         ear.members.discard(watched)
         ear.behind.discard(watched)
         if not ear.members:
-            del self._ears[watched.run_id]
-            if ear.scope is not None:
-                ear.scope.cancel()
-            self._unheard.append(ear)
+            self._linger(ear)
+
+    def _linger(self, ear: _Ear[T]) -> None:
+        if ear.scope is not None:
+            ear.scope.cancel()
+            ear.scope = None
+        if ear.open is None:  # or it is being opened, and comes here again
+            self._ears.pop(ear.run_id, None)
+            return
+        self._lingering[ear] = trio.current_time() + LINGER
+        if len(self._lingering) == 1 or len(self._lingering) > MOST_LINGERING:
             self._lot.unpark_all()
 
     async def run(self) -> None:
         """Close the subscriptions that nobody needs any more, until cancelled; then all of them."""
         try:
             while True:
-                await self._close_unheard()
-                await self._lot.park()
+                now = trio.current_time()
+                while self._lingering and self._first_ends() <= now:
+                    await self._close_first()
+                with trio.CancelScope(deadline=self._first_ends()):
+                    await self._lot.park()
         finally:
-            await self._close_unheard()
+            while self._lingering:
+                await self._close_first()
 
-    async def _close_unheard(self) -> None:
-        while self._unheard:
-            ear = self._unheard.pop()
-            listening, ear.open = ear.open, None
-            if listening is not None:
-                try:
-                    await listening.__aexit__(None, None, None)
-                except BrokerError as error:
-                    log.debug("run %s is still listened to: %s", ear.run_id, error)
+    def _first_ends(self) -> float:
+        """Return the trio time at which to close the first of those that linger."""
+        if len(self._lingering) > MOST_LINGERING:
+            return 0.0
+        return next(iter(self._lingering.values()), FOREVER)
 
-    def _attend(self, ear: _Ear) -> None:
+    async def _close_first(self) -> None:
+        ear = next(iter(self._lingering))
+        del self._lingering[ear]
+        if self._ears.get(ear.run_id) is ear:
+            del self._ears[ear.run_id]
+        assert ear.open is not None
+        try:
+            await ear.open.__aexit__(None, None, None)
+        except BrokerError as error:
+            log.debug("run %s is still listened to: %s", ear.run_id, error)
+
+    def _attend(self, ear: _Ear[T]) -> None:
         if ear.scope is None:
             ear.scope = trio.CancelScope()
             self._nursery.start_soon(self._work, ear, ear.scope)
 
-    def _heard(self, ear: _Ear, message: Message | None) -> None:
+    def _heard(self, ear: _Ear[T], message: Message | None) -> None:
         """Take a live message, or the news that some were missed."""
-        if message is not None:
-            tell(message.body, ear.members)
-        elif ear.members:
-            ear.behind |= ear.members
-            self._attend(ear)
+        if message is None:
+            ear.news += 1
+            if ear.members:
+                ear.behind |= ear.members
+                self._attend(ear)
+            return
+        event = ending(message.body)
+        if event is not None:
+            ear.news += 1  # a live message does not say when it was stored: to be read
+            for watched in list(ear.members):
+                watched.run_event(event)
 
-    async def _work(self, ear: _Ear, scope: trio.CancelScope) -> None:
+    async def _work(self, ear: _Ear[T], scope: trio.CancelScope) -> None:
         """Listen, and catch up; a server that does not answer is asked again."""
         with scope:
             while ear.behind:
@@ -149,45 +236,64 @@ class RunWatch:
                 except BrokerError as error:
                     log.debug("run %s is not watched now: %s", ear.run_id, error)
                     await trio.sleep(PAUSE_AFTER_ERROR)
-        ear.scope = None
+        if ear.scope is scope:
+            ear.scope = None
 
-    async def _listen(self, ear: _Ear) -> None:
+    async def _listen(self, ear: _Ear[T]) -> None:
         listening = self._broker.listen(history_subject(ear.run_id), partial(self._heard, ear))
         await listening.__aenter__()
         ear.open = listening
         if not ear.members:  # the last one has left just now
-            self._unheard.append(ear)
-            self._lot.unpark_all()
+            self._linger(ear)
 
-    async def _catch_up(self, ear: _Ear) -> None:
+    async def _catch_up(self, ear: _Ear[T]) -> None:
         behind, ear.behind = ear.behind, set()
+        since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
+        news = ear.news
         try:
             async with self._turns:
                 records = await self._broker.records(
                     WORKFLOW_HISTORY,
                     history_subject(ear.run_id),
-                    since_ns=min(watched.published_ns for watched in behind),
+                    since_ns=since_ns,
                     deadline=trio.current_time() + READ_PATIENCE,
                 )
         except BrokerError:  # no answer now: these are still behind
             ear.behind |= behind & ear.members
             await trio.sleep(PAUSE_AFTER_ERROR)
             return
-        for record in records:
-            late = {w for w in behind if w.published_ns <= record.time_ns}
-            tell(record.body, late & ear.members)
+        events = ((ending(record.body), record) for record in records)
+        ear.found = [_Found(e, record.sequence, record.time_ns) for e, record in events if e]
+        ear.since_ns, ear.read = since_ns, news
+        for watched in behind & ear.members:
+            self._tell(ear.found, watched)
+
+    def _tell(self, found: Iterable[_Found], watched: T) -> None:
+        """Tell an attempt what has been found about its run."""
+        for event, sequence, time_ns in found:
+            if event.type == EventType.WORKFLOW_CANCELLED:
+                if 0 < watched.known_sequence < sequence:  # the run was running
+                    watched.run_event(event)
+                else:
+                    self._doubt(watched)
+            elif watched.published_ns <= time_ns:
+                watched.run_event(event)
 
 
-def tell(body: bytes, listeners: set[Watched]) -> None:
-    """Hand an event to attempts, if it is of a kind that can end one.
+def ending(body: bytes) -> HistoryEvent | None:
+    """Read an event if it is of a kind that can end an attempt.
 
     The substring test keeps the traffic of large runs cheap; only few events are parsed.
     """
-    if not listeners or not (b'"workflow.' in body or b'"step.failed"' in body):
-        return
+    if not (b'"workflow.' in body or b'"step.failed"' in body):
+        return None
     try:
         event = parse_event(body)
     except WireError:
-        return
-    for watched in list(listeners):
-        watched.run_event(event)
+        return None
+    of_engine = event.type == EventType.STEP_FAILED and not event.worker_id
+    return event if of_engine or event.type in _RUN_ENDS else None
+
+
+def _before(watched: Watched, seconds: float) -> int:
+    return watched.published_ns - round(seconds * NS)

@@ -114,5 +114,11 @@ def admit(
         return
     attempt = Attempt(in_flight, program, consumer, delivery)
     in_flight.join(attempt)
-    parse(attempt)  # its duties need to know the run, however long it waits
-    entrance.enter(attempt)
+    try:
+        parse(attempt)  # its duties need to know the run, however long it waits
+        entrance.enter(attempt)
+    except Exception:
+        if attempt.posted is not None:
+            attempt.posted.abandon()
+        in_flight.leave(attempt)  # else its slot were lost; the transport leaves it to its lease
+        raise

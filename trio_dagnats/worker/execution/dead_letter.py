@@ -4,24 +4,30 @@ import logging
 
 import trio
 
+from trio_dagnats.attempt.life import Input
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 
 log = logging.getLogger("trio_dagnats.worker")
 
+HEADERS_MOST = 16 * 1024
+"""Bytes that the dead letter's headers may need beside the message."""
+KEEP_RETRY = 5.0
+"""Seconds of the NAK when the dead letter could not be stored."""
 SHOWN = 200
 """Bytes of the message that the log shows."""
 
 
-async def keep(attempt: Attempt) -> None:
-    """Store the message among the engine's dead letters; the log has its beginning in any case.
+async def keep(attempt: Attempt) -> Input:
+    """Store the message among the engine's dead letters; say whether it is there.
 
-    The headers are the engine's (contract 6.8), so that its tools list the entry.
+    The headers are the engine's (contract 6.8), so that its tools list the entry. A message that
+    leaves no room for them loses its end; the log has the beginning in any case.
     """
     delivery, shared = attempt.delivery, attempt.shared
     log.error(
-        "not a task, taken out of the queue: %s: %s: %r",
+        "not a task: %s: %s: %r",
         delivery.subject,
         attempt.complaint,
         delivery.body[:SHOWN],
@@ -37,10 +43,13 @@ async def keep(attempt: Attempt) -> None:
     try:
         await shared.broker.store(
             f"dead.{attempt.program.task_type}.unknown.unknown",
-            delivery.body,
+            delivery.body[: max(0, shared.broker.max_payload - HEADERS_MOST)],
             msg_id=f"dlq:task:{delivery.stream_sequence}",
             headers=headers,
             deadline=trio.current_time() + FAREWELL,
         )
     except BrokerError as error:
         log.warning("dead letter not stored: %s", error, extra=attempt.log_fields)
+        attempt.nak_delay = KEEP_RETRY
+        return Input.MESSAGE_NOT_KEPT
+    return Input.MESSAGE_KEPT

@@ -168,7 +168,7 @@ async def _publish_outcome(attempt: Attempt) -> Input:
         attempt.nak_delay = OUTCOME_RETRY
         log.warning("%s: outcome not stored", attempt.label, extra=attempt.log_fields)
     else:
-        attempt.shared.watch.leave(attempt)
+        attempt.in_flight.watch.leave(attempt)
     return _AFTER[verdict]
 
 

@@ -207,6 +207,6 @@ def _acknowledge(attempt: Attempt) -> None:
         attempt.span.end()
         attempt.span = None
     if attempt.waiter is not None:  # else it leaves everything right after this
-        attempt.shared.watch.leave(attempt)
+        attempt.in_flight.watch.leave(attempt)
     for answer in _ANSWERS:
         answer(attempt)

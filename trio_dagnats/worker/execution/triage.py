@@ -16,18 +16,17 @@ from trio_dagnats.errors import BrokerError, Missing
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
-from trio_dagnats.wire.task import NO_TASK, NotATask, Task, parse_task
+from trio_dagnats.wire.task import NO_TASK, NotATask, parse_task, stand_in
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
-from trio_dagnats.worker.engine.facts import RunFacts
+from trio_dagnats.worker.engine.facts import CANCELLED, RunFacts
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 
 log = logging.getLogger("trio_dagnats.worker")
 
 YOUNG_NS = NS
 """A first delivery younger than this is not checked for a cancelled run (design 8.5)."""
-CANCELLED = "cancelled"
 TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensate_failed"})
 
 
@@ -41,9 +40,7 @@ def parse(attempt: Attempt) -> Input | None:
         attempt.complaint = str(error)
         if not (error.run_id and error.step_id):
             return Input.NOT_A_TASK
-        attempt.task = Task(
-            run_id=error.run_id, step_id=error.step_id, task_id=f"{error.run_id}.{error.step_id}"
-        )
+        attempt.task = stand_in(error)
         attempt.outcome = Failed(
             kind=FailureType.NON_RETRIABLE, error=f"the task message cannot be read: {error}"
         )

@@ -1,6 +1,7 @@
 """Reading handlers' signatures when they are registered: what is wrong is said then, not later."""
 
 import inspect
+import sys
 import types
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,14 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.worker.typed.typed_json import ANYTHING
+
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
+
+    # Else it fails where an annotation names what only the type checker has imported.
+    _signature = partial(inspect.signature, annotation_format=Format.FORWARDREF)
+else:
+    _signature = inspect.signature
 
 
 def name_of(function: Callable[..., object]) -> str:
@@ -42,7 +51,7 @@ def check_parameters(function: Callable[..., object], names: tuple[str, ...]) ->
         UsageError: it cannot; the text shows the wanted signature.
     """
     try:
-        inspect.signature(function).bind(*names)
+        _signature(function).bind(*names)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"handler {name_of(function)} must take ({', '.join(names)}): {error}"
@@ -78,8 +87,8 @@ def hint(function: Callable[..., object], position: int | None) -> object | None
         hints = get_type_hints(target, include_extras=True)
     except NameError as error:
         raise UsageError(
-            f"handler {name_of(function)}: {error}; annotations must name types of the module, "
-            "not of a function's body"
+            f"handler {name_of(function)}: {error}; annotations must name types that the module "
+            "has when it runs: not of a function's body, nor imported for the type checker alone"
         ) from None
     found: object | None = hints.get(_key(function, position))
     return found
@@ -88,7 +97,7 @@ def hint(function: Callable[..., object], position: int | None) -> object | None
 def _key(function: Callable[..., object], position: int | None) -> str:
     if position is None:
         return "return"
-    return list(inspect.signature(function).parameters)[position]
+    return list(_signature(function).parameters)[position]
 
 
 def adapter(function: Callable[..., object], type_: object) -> TypeAdapter[object]:

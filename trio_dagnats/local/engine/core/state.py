@@ -15,7 +15,7 @@ from trio_dagnats.wire.configs import Match
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import compact, whole
 from trio_dagnats.wire.workflow import WorkflowDef, told
 
 BOOK = "local_engine"
@@ -41,7 +41,8 @@ def instance_id(step_id: str, index: int) -> str:
 def split_instance(step_id: str) -> tuple[str, int] | None:
     """Read an instance's id; None if it is a step's own."""
     name, mark, index = step_id.rpartition(MAP_MARK)
-    return (name, int(index)) if mark and index.isdigit() else None
+    number = whole(index)
+    return (name, number) if mark and number is not None else None
 
 
 class Kind(StrEnum):

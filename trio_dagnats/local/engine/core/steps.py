@@ -9,8 +9,15 @@ from pydantic import BaseModel, ConfigDict
 from trio_dagnats.local.engine.core import maps, planner
 from trio_dagnats.local.engine.core.dispatch import dispatch
 from trio_dagnats.local.engine.core.draft import Draft
-from trio_dagnats.local.engine.core.recovery import carry_on, fail
-from trio_dagnats.local.engine.core.state import Action, Timer, split_instance
+from trio_dagnats.local.engine.core.recovery import (
+    carry_on,
+    fail,
+)
+from trio_dagnats.local.engine.core.state import (
+    Action,
+    Timer,
+    split_instance,
+)
 from trio_dagnats.wire.events import (
     MAX_RETRY_AFTER_MS,
     MIN_RETRY_AFTER_MS,
@@ -21,7 +28,7 @@ from trio_dagnats.wire.events import (
 )
 from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
 from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.text import NS, UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import NS, UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339, whole
 
 MS = 1_000_000
 MAX_TIMEOUT_NS = 86_400 * NS
@@ -103,6 +110,8 @@ def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
     if not draft.is_going(event.step_id) or _is_old_continue(draft, event, msg_id):
         return
     step = draft.definition.step(event.step_id)
+    if step.type is not StepType.AGENT_LOOP:  # anybody may write such an event
+        return
     state = draft.steps[step.id]
     begun = rfc3339(draft.now_ns) if state.loop_started_at == ZERO_TIME else state.loop_started_at
     state = draft.change(step.id, iterations=state.iterations + 1, loop_started_at=begun)
@@ -161,9 +170,8 @@ def _is_old_continue(draft: Draft, event: HistoryEvent, msg_id: str) -> bool:
     """Say whether this iteration has continued already: a second one forks the loop (H14)."""
     head = f"{event.run_id}.{event.step_id}.continue."
     iteration = msg_id.removeprefix(head).partition(".")[0]
-    if not msg_id.startswith(head) or not iteration.isdigit():
-        return False
-    return int(iteration) < draft.steps[event.step_id].iterations
+    number = whole(iteration) if msg_id.startswith(head) else None
+    return number is not None and number < draft.steps[event.step_id].iterations
 
 
 def _loop_problem(draft: Draft, step: StepDef, state: StepState) -> str:

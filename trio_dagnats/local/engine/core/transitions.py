@@ -9,7 +9,14 @@ from trio_dagnats.local.engine.core import ready, steps, waiting
 from trio_dagnats.local.engine.core.dispatch import dispatch, go_on
 from trio_dagnats.local.engine.core.draft import TASKS, Draft
 from trio_dagnats.local.engine.core.paths import offset_of
-from trio_dagnats.local.engine.core.state import Action, Book, Kind, RunState, Timer, split_instance
+from trio_dagnats.local.engine.core.state import (
+    Action,
+    Book,
+    Kind,
+    RunState,
+    Timer,
+    split_instance,
+)
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.text import rfc3339
