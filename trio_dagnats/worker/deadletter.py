@@ -1,14 +1,13 @@
 """Task messages that are no tasks: kept for inspection, never silently dropped (H4, H6)."""
 
-import logging
-
 import trio
 
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.attempt import Attempt
 from trio_dagnats.worker.budgets import FAREWELL
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 SHOWN = 200
 """Bytes of the message that the log shows."""

@@ -5,7 +5,6 @@ map step do not multiply its traffic. Once the server has the subscription, and 
 reconnect, the history since the task's own timestamp is read, so that there is no gap.
 """
 
-import logging
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol, final
@@ -13,11 +12,12 @@ from typing import Protocol, final
 import trio
 
 from trio_dagnats.errors import BrokerError, WireError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
 READS_AT_ONCE = 64

@@ -1,13 +1,13 @@
 """Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
 
 import json
-import logging
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.local.engine.paths import matches, wanted
 from trio_dagnats.local.engine.state import CANCEL, Effect, RunState
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
@@ -15,7 +15,7 @@ from trio_dagnats.wire.events import Event, EventType
 from trio_dagnats.wire.names import EVENTS, event_subject
 from trio_dagnats.wire.text import compact
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 BUCKET = "event_waiters"
 PREFIX = event_subject("")
