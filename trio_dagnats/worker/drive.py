@@ -4,7 +4,6 @@ The table decides, this module acts: each effect is one function, and what becam
 table's next input. The handler itself is run by ``execute``.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -12,6 +11,7 @@ import trio
 from trio_dagnats.attempt.life import Effect, Input, State, step
 from trio_dagnats.attempt.outcome import Continued, Failed, Settlement
 from trio_dagnats.errors import BrokerError, DagnatsError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker import express, lease
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
@@ -23,7 +23,7 @@ from trio_dagnats.worker.settle import Claim, Verdict
 from trio_dagnats.worker.spans import outcome_span
 from trio_dagnats.worker.waits import commit_signals
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 OUTCOME_RETRY = 5.0
 """Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""

@@ -9,6 +9,7 @@ import trio
 from trio_dagnats.attempt.life import Input, State
 from trio_dagnats.attempt.outcome import (
     MAX_IN_PLACE,
+    SHOWN_MEMBERS,
     Failed,
     Outcome,
     RetryInPlace,
@@ -17,6 +18,8 @@ from trio_dagnats.attempt.outcome import (
     in_place_delay,
 )
 from trio_dagnats.errors import BrokerError, HandlerError
+from trio_dagnats.inspection import class_name, is_interrupt, is_traceable, leaves, text_of
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker import express
 from trio_dagnats.worker.attempt import Attempt
@@ -30,7 +33,7 @@ from trio_dagnats.worker.spans import task_attributes
 from trio_dagnats.worker.telemetry import ACTIVE_TASKS, STEP_DURATION_MS, STEP_RETRIES
 from trio_dagnats.worker.waits import ensure_note
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 NS = 1_000_000_000
 
@@ -43,6 +46,7 @@ _FAREWELL = {
     CancelReason.LEASE_LOST: Input.LEASE_LOST,
     CancelReason.HANDED_BACK: Input.HANDED_BACK,
     CancelReason.NOT_STARTED: Input.HANDED_BACK,
+    CancelReason.BROKEN_OFF: Input.DRAINED,
 }
 
 _HANDS_BACK = frozenset({CancelReason.DRAIN, CancelReason.HANDED_BACK, CancelReason.NOT_STARTED})
@@ -61,10 +65,12 @@ async def until_handler(attempt: Attempt) -> bool:
     return await drive(attempt, todo)
 
 
-async def run_handler(attempt: Attempt) -> None:
-    """Call the handler, and bring what came of it on its way.
+@trio.lowlevel.disable_ki_protection
+async def run_handler(attempt: Attempt) -> Awaitable[None] | None:
+    """Call the handler, and bring what came of it on its way; return what there is to wait for.
 
-    This is the only place where everything that a handler raises is caught.
+    This is the only place where everything that a handler raises is caught: whatever it is, it is
+    the failure of this attempt. Only here, and in the handler's own tasks, may trio raise a Ctrl-C.
 
     Cancellation: the handler is cancelled; :func:`farewell` has to follow.
     """
@@ -72,22 +78,29 @@ async def run_handler(attempt: Attempt) -> None:
     attempt.started_at = hub.now()
     if attempt.started_at >= attempt.lease_until:  # it stood in line for too long
         attempt.cancel(CancelReason.LEASE_LOST)
-        return
+        return None
     hub.young.renew(attempt, attempt.started_at)  # what counts is how long the handler runs
     outcome: Outcome
     error: BaseException | None = None
     try:
         call = handler.call(TaskContext(attempt)) if hub.silent else _measured(attempt)
         outcome = handler.outcome(await call)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
+    except BaseException as raised:
+        if runs_elsewhere(attempt.main_task):  # its coroutine is being closed
+            raise
         _let_pass(attempt, raised)
         outcome, error = classify(raised), raised
     rest = _after_handler(attempt, outcome, error)
     error = None  # its traceback holds this frame: a cycle around the input
-    if rest is not None:
-        await rest
+    return rest
+
+
+def runs_elsewhere(task: trio.lowlevel.Task | None) -> bool:
+    """Say whether it is not this task that runs: then whoever calls closes its coroutine.
+
+    A coroutine that is being closed must not wait for anything any more.
+    """
+    return not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task
 
 
 async def _measured(attempt: Attempt) -> object:
@@ -110,23 +123,26 @@ async def _measured(attempt: Attempt) -> object:
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:
-    """Raise a cancellation (or the Ctrl-C of a group); log what was raised beside it.
+    """Raise a cancellation or a Ctrl-C, perhaps out of a group; log what was raised beside it.
 
-    One that is not in effect is the handler's own: kept and raised outside of its scope. Raised any
-    further it would cancel all other attempts, so it counts as an error.
+    A cancellation that is not in effect is the handler's own: kept and raised outside of its scope.
+    Raised any further it would cancel all other attempts, so it counts as an error.
     """
-    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
-    passing, rest = group.split((trio.Cancelled, KeyboardInterrupt))
+    in_effect = trio.current_effective_deadline() <= trio.current_time()
+    passing, rest = None, []
+    for leaf in leaves(error):
+        if is_interrupt(leaf) or (in_effect and type(leaf) is trio.Cancelled):
+            passing = leaf if passing is None or is_interrupt(leaf) else passing
+        else:
+            rest.append(leaf)
     if passing is None:
         return
-    in_effect = trio.current_effective_deadline() <= trio.current_time()
-    if not in_effect and passing.subgroup(KeyboardInterrupt) is None:
-        return
-    if rest is not None:
-        _log_error(attempt, rest, "raised while it was cancelled")
-    raise passing if group is error else error
+    for other in rest[:SHOWN_MEMBERS]:
+        _log_error(attempt, other, "raised while it was cancelled")
+    raise passing
 
 
+@trio.lowlevel.enable_ki_protection
 def _after_handler(
     attempt: Attempt, outcome: Outcome, error: BaseException | None
 ) -> Awaitable[None] | None:
@@ -228,14 +244,14 @@ async def _prepare_hand_back(attempt: Attempt) -> None:
 
 def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:
     """Log a handler's error once; the traceback is shown for what was not raised on purpose."""
-    told = isinstance(error, HandlerError)
+    told = issubclass(type(error), HandlerError)
     log.log(
         logging.WARNING if told else logging.ERROR,
         "%s %s: %s: %s",
         attempt.label,
         what,
-        type(error).__name__,
-        error,
-        exc_info=None if told else error,
+        class_name(error),
+        text_of(error),
+        exc_info=error if not told and is_traceable(error) else None,
         extra=attempt.log_fields,
     )

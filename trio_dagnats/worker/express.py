@@ -14,7 +14,6 @@ attempt then gets a task, and ``execute`` goes on from the state in which it sta
 were no express lane.
 """
 
-import logging
 from functools import partial
 
 import trio
@@ -22,6 +21,7 @@ import trio
 from trio_dagnats.attempt.life import Input, State, step
 from trio_dagnats.attempt.outcome import Continued, Settlement
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Stored
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.answers import ANSWERS, outcome_event, started_event
@@ -32,7 +32,7 @@ from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import asks_for_status, is_over
 from trio_dagnats.worker.settle import Verdict
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 # The ordinary way through the table, looked up once.
 _STARTING, _ = step(State.RECEIVED, Input.READY)

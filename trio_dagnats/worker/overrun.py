@@ -7,6 +7,7 @@ from typing import final
 
 import trio
 
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempt import Attempt
@@ -15,7 +16,7 @@ from trio_dagnats.worker.ledger import LedgerLine
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.trees import Places, attempt_tree
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 HARD_EXIT_CODE = 70
 REFUSING_AFTER = 1.0

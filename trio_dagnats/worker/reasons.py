@@ -24,3 +24,6 @@ class CancelReason(Enum):
     """Only with ``pipeline_started``: handed back, for the engine knows nothing of the attempt."""
     HANDED_BACK = "pause(hand_back=True)"
     """The handler asked for it: the task comes back after the pause."""
+    BROKEN_OFF = "its own task has ended the worker"
+    """By a Ctrl-C that struck it, or an error of the worker's own: handed back, but not as if it
+    were let go, so that a task which does so each time ends (design 8.2). No handler sees it."""

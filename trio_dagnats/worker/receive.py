@@ -4,8 +4,6 @@ A first delivery that is young costs no request at all. A redelivery reads what 
 the history of its dispatch, the run's status, the attempt note, a loop's checkpoint.
 """
 
-import logging
-
 import trio
 
 from trio_dagnats.attempt.life import Input
@@ -13,6 +11,7 @@ from trio_dagnats.attempt.note import Note
 from trio_dagnats.attempt.outcome import Continued, Failed
 from trio_dagnats.attempt.past import Past, killed_too_often, read_past, too_often_text
 from trio_dagnats.errors import BrokerError, Missing
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
@@ -24,7 +23,7 @@ from trio_dagnats.worker.loopstate import read_state
 from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
 from trio_dagnats.worker.waits import ensure_note
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 YOUNG_NS = 1_000_000_000
 """A first delivery younger than this is not checked for a cancelled run (design 8.5)."""

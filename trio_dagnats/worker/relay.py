@@ -1,7 +1,8 @@
-"""Between the caller and the shielded service: a cancellation from outside becomes a drain."""
+"""Between the caller and the shielded service: what reaches the caller becomes a drain."""
 
 import trio
 
+from trio_dagnats.inspection import is_interrupt
 from trio_dagnats.worker.service import Service
 
 
@@ -11,19 +12,36 @@ async def serve(
     """Run a service until it has drained.
 
     Cancellation: relayed as a drain without grace, so that hand-backs still find a connection.
+
+    Raises:
+        KeyboardInterrupt: after the drain, if trio has raised a Ctrl-C here or in an attempt.
     """
-    async with trio.open_nursery() as nursery:
-        relay = trio.CancelScope()
-        nursery.start_soon(_relay, service, relay)
+    over = trio.Event()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run() -> None:
         try:
             await service.run(task_status)
         finally:
-            relay.cancel()
+            over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        while not over.is_set():
+            await _wait(service, over)
+    if service.interrupted is not None:
+        raise service.interrupted
 
 
-async def _relay(service: Service, scope: trio.CancelScope) -> None:
-    with scope:
-        try:
-            await trio.sleep_forever()
-        finally:
-            service.drain(0.0)
+@trio.lowlevel.enable_ki_protection
+async def _wait(service: Service, over: trio.Event) -> None:
+    """Wait where trio delivers a Ctrl-C that came at no better moment, if this is its main task."""
+    try:
+        await over.wait()
+    except KeyboardInterrupt as error:
+        if not is_interrupt(error):
+            raise
+        service.interrupt(error)
+    except trio.Cancelled:
+        service.drain(0.0)
+        raise

@@ -11,7 +11,6 @@ Draining is this nesting, inside out. All of it is shielded from the caller, who
 relayed as a drain without grace, so that hand-backs still find a living connection.
 """
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import EngineError, UsageError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, ConsumerState, Delivery
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -41,20 +41,21 @@ from trio_dagnats.worker.overrun import Overrun
 from trio_dagnats.worker.presence import Presence
 from trio_dagnats.worker.reasons import CancelReason
 from trio_dagnats.worker.receive import parse
-from trio_dagnats.worker.runners import Runners
+from trio_dagnats.worker.runners import Interrupt, Runners
 from trio_dagnats.worker.runwatch import RunWatch
 from trio_dagnats.worker.settle import Settler
 from trio_dagnats.worker.signals import READS_AT_ONCE
 from trio_dagnats.worker.slots import Slots
 from trio_dagnats.worker.standstill import Standstills
 from trio_dagnats.worker.stores import StepStore
-from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
+from trio_dagnats.worker.telemetry import Guarded, NoTelemetry, Telemetry
 from trio_dagnats.worker.watchdog import Watchdog
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 PATIENCE = 10.0
 MAX_GRACE = 86_400.0
+uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would end all attempts
 
 
 @final
@@ -108,7 +109,8 @@ class Service:
         manner: Manner,
     ) -> None:
         self.overrun = Overrun(lambda: self.live, lambda: self.ledger)
-        self._pipelined = manner.pipelined
+        self._manner = manner
+        self.interrupted: BaseException | None = None
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
@@ -132,6 +134,16 @@ class Service:
     def ledger(self) -> tuple[LedgerLine, ...]:
         """One line per attempt that was in flight when the drain began."""
         return tuple(line_of(attempt) for attempt in self._in_flight)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Drain upon a Ctrl-C that trio has raised; a second one takes the grace away.
+
+        Args:
+            error: the Ctrl-C; the first is kept in ``interrupted``, to be raised at the end.
+        """
+        log.info("interrupted")
+        self.drain(0.0 if self.interrupted else self._manner.grace)
+        self.interrupted = self.interrupted or error
 
     def drain(self, grace: float) -> None:
         """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
@@ -167,12 +179,11 @@ class Service:
             async with trio.open_nursery() as helpers:
                 hub = self._hub = self._build(helpers, notes=notes)
                 presence = Presence(self._broker, self._registration, self._handlers)
-                own = (hub.agenda, hub.young, hub.slots, hub.entrance)
+                own = (hub.agenda, hub.young, hub.slots, hub.entrance, hub.watch)
                 for helper in (*own, presence, *self._observers()):
-                    helpers.start_soon(helper.run)
-                helpers.start_soon(hub.facts.serve)
-                helpers.start_soon(hub.watch.run)
-                helpers.start_soon(self.overrun.run, self._grace)
+                    helpers.start_soon(uninterrupted(helper.run))
+                helpers.start_soon(uninterrupted(hub.facts.serve))
+                helpers.start_soon(uninterrupted(self.overrun.run), self._grace)
                 try:
                     await self._serve(hub, presence, task_status)
                 finally:
@@ -184,7 +195,7 @@ class Service:
     async def _serve(
         self, hub: Hub, presence: Presence, task_status: trio.TaskStatus[None]
     ) -> None:
-        async with _attempts(hub):
+        async with _attempts(hub, self.interrupt):
             start = partial(_start_attempt, hub)
             with self._intake:
                 async with trio.open_nursery() as intake:
@@ -193,7 +204,7 @@ class Service:
                     found = await durables.all_found(self._broker)
                     consumers = [await self._consumer(h, found, start) for h in self._handlers]
                     for consumer in consumers:
-                        await intake.start(consumer.run)
+                        await intake.start(uninterrupted(consumer.run))
                     await presence.announce()
                     self.ready = True
                     task_status.started()
@@ -236,13 +247,13 @@ class Service:
         return notes
 
     def _build(self, helpers: trio.Nursery, *, notes: bool) -> Hub:
-        agenda = Agenda(helpers)
+        agenda, silent = Agenda(helpers), isinstance(self._telemetry, NoTelemetry)
         return Hub(
             broker=self._broker,
             worker_id=self._registration.worker_id,
-            telemetry=self._telemetry,
-            silent=isinstance(self._telemetry, NoTelemetry),
-            pipelined=self._pipelined,
+            telemetry=self._telemetry if silent else Guarded(self._telemetry),
+            silent=silent,
+            pipelined=self._manner.pipelined,
             slots=self._slots,
             entrance=Entrance(express.begin),
             young=Nursling(YOUNG, begin_duties),
@@ -279,10 +290,10 @@ def _start_attempt(hub: Hub, consumer: Consumer, delivery: Delivery) -> None:
 
 
 @asynccontextmanager
-async def _attempts(hub: Hub) -> AsyncIterator[None]:
+async def _attempts(hub: Hub, interrupt: Interrupt) -> AsyncIterator[None]:
     """Let attempts have tasks for the length of a block, which ends when they have ended."""
     async with trio.open_nursery() as nursery:
-        hub.spawn = Runners(nursery, hub.slots.capacity).run
+        hub.spawn = Runners(nursery, hub.slots.capacity, interrupt).run
         try:
             yield
         finally:

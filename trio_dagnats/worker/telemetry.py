@@ -4,11 +4,20 @@ The worker calls it where the Go worker has its spans and instruments (contract 
 exporter can be written without touching the worker. Names of spans and metrics are Go's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, final
+from functools import partial
+from types import TracebackType
+from typing import ParamSpec, Protocol, TypeVar, final
 
+from trio_dagnats.inspection import class_name, is_interrupt, text_of
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.trace import TraceContext
+
+log = Log("trio_dagnats.worker")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Attributes = Mapping[str, str | int]
 
@@ -31,7 +40,7 @@ class Span(Protocol):
 
 
 class Telemetry(Protocol):
-    """What an exporter implements. Nothing of it may wait or raise."""
+    """What an exporter implements. Nothing of it may wait; what it raises is logged, no more."""
 
     def span(
         self, name: str, parent: TraceContext, attributes: Attributes
@@ -89,3 +98,79 @@ class NoTelemetry:
 
     def record(self, name: str, value: float) -> None:
         """Record nothing."""
+
+
+@final
+class Guarded:
+    """Calls an exporter whose faults concern nobody else: no attempt fails because of one.
+
+    Args:
+        telemetry: the exporter.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def span(
+        self, name: str, parent: TraceContext, attributes: Attributes
+    ) -> AbstractContextManager[Span]:
+        """Open a span; one that cannot be opened is as if there were none."""
+        return _GuardedSpan(partial(self._telemetry.span, name, parent, attributes), parent)
+
+    def count(self, name: str, change: int) -> None:
+        """Change a counter."""
+        _tried(self._telemetry.count, name, change)
+
+    def record(self, name: str, value: float) -> None:
+        """Add a value."""
+        _tried(self._telemetry.record, name, value)
+
+
+@final
+class _GuardedSpan(AbstractContextManager[Span]):
+    """A span of an exporter; it cannot swallow what its block raises, either."""
+
+    def __init__(
+        self, make: Callable[[], AbstractContextManager[Span]], parent: TraceContext
+    ) -> None:
+        self._make = make
+        self._parent = parent
+        self._block: AbstractContextManager[Span] | None = None
+        self._span: Span | None = None
+
+    def __enter__(self) -> Span:
+        block = _tried(self._make)
+        if block is not None:
+            self._span = _tried(block.__enter__)
+            self._block = block if self._span is not None else None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._block is not None:
+            _tried(self._block.__exit__, kind, error, trace)
+
+    def record_error(self, error: BaseException) -> None:
+        """Mark the span as failed."""
+        if self._span is not None:
+            _tried(self._span.record_error, error)
+
+    def trace(self) -> TraceContext:
+        """Return the exporter's context, else the parent's."""
+        found = _tried(self._span.trace) if self._span is not None else None
+        return found if isinstance(found, TraceContext) else self._parent
+
+
+def _tried(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Call the exporter; None if it raises."""
+    try:
+        return call(*args, **kwargs)
+    except BaseException as bad:
+        if is_interrupt(bad):
+            raise
+        log.warning("telemetry failed: %s: %s", class_name(bad), text_of(bad))
+        return None

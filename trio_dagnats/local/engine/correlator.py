@@ -1,6 +1,5 @@
 """Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
 
-import logging
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -8,6 +7,7 @@ from pydantic_core import from_json
 
 from trio_dagnats.local.engine.paths import matches, wanted
 from trio_dagnats.local.engine.state import CANCEL, Effect, RunState
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
@@ -16,7 +16,7 @@ from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.names import EVENTS, event_subject
 from trio_dagnats.wire.text import compact, is_json
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 BUCKET = "event_waiters"
 PREFIX = event_subject("")
