@@ -2,6 +2,7 @@ import json
 
 import pytest
 import trio
+from odd_errors import ODD, Speaks
 
 from trio_dagnats.attempt.outcome import (
     Completed,
@@ -90,6 +91,31 @@ def test_a_large_group_is_told_in_part() -> None:
     text = describe(ExceptionGroup("g", [ValueError(str(i)) for i in range(7)]))
     assert "ValueError: 0; " in text
     assert text.endswith("and 2 more errors")
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_every_exception_has_a_text(odd: str) -> None:
+    """Whatever its class makes of its name and its text, which is printable and not endless."""
+    error = ODD[odd]()
+
+    found = classify(error)
+
+    assert isinstance(found, Failed)
+    assert found.error == describe(error)
+    assert 0 < len(found.error) <= 101_000
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Fatal(Speaks(int)), "its text cannot be read: __str__ raised TypeError"),
+        (ValueError("\ud800"), "ValueError: \\ud800"),
+        (type("", (Exception,), {})("text"), "an exception whose class has no name: text"),
+    ],
+)
+def test_what_cannot_be_read_of_an_exception_is_said(error: Exception, text: str) -> None:
+    """On-purpose errors keep their meaning, whatever they were made of."""
+    assert describe(error) == text
 
 
 def test_is_fatal_and_is_retryable_are_opposites() -> None:

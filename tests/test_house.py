@@ -28,14 +28,16 @@ MODULES = {
 }
 MAY_IMPORT = {
     "telemetry": {"wire", "worker"},
-    "errors": set[str](),
+    "inspection": set[str](),
+    "errors": {"inspection"},
+    "logs": {"inspection"},
     "wire": {"errors"},
-    "attempt": {"errors", "wire"},
-    "transport": {"errors", "wire"},
-    "worker": {"errors", "wire", "attempt", "transport"},
-    "client": {"errors", "wire", "transport"},
-    "local": {"errors", "wire", "transport"},
-    "cli": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
+    "attempt": {"inspection", "errors", "wire"},
+    "transport": {"errors", "logs", "wire"},
+    "worker": {"inspection", "errors", "logs", "wire", "attempt", "transport"},
+    "client": {"errors", "logs", "wire", "transport"},
+    "local": {"errors", "logs", "wire", "transport"},
+    "cli": {"errors", "logs", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "testing": {"errors", "wire", "attempt", "transport", "worker", "client", "local", ""},
     "": {"errors", "wire", "transport", "worker", "client"},
 }

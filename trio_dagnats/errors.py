@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+from trio_dagnats.inspection import class_name, leaves, text_of
+
 __all__ = [
     "Border",
     "BrokerError",
@@ -123,7 +125,7 @@ class HandlerError(DagnatsError):
 
     def __init__(self, err: str | BaseException = "") -> None:
         caused = isinstance(err, BaseException)
-        super().__init__(str(err) or type(err if caused else self).__name__)
+        super().__init__(text_of(err) or class_name(err if caused else self))
         if isinstance(err, BaseException):
             self.__cause__ = err
 
@@ -205,7 +207,7 @@ def unwrap_group(error: BaseException, own: BaseException | None = None) -> Base
         error: the group.
         own: what the caller's block raised; a group of the caller's own stays as it is.
     """
-    if isinstance(own, BaseExceptionGroup) and _leaves(error) == _leaves(own):
+    if isinstance(own, BaseExceptionGroup) and _ids(error) == _ids(own):
         return own  # trio may have copied the group on its way
     error = _without_consequences(error)
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -252,7 +254,5 @@ def _without_consequences(error: BaseException) -> BaseException:
     return error
 
 
-def _leaves(error: BaseException) -> list[int]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for member in error.exceptions for leaf in _leaves(member)]
-    return [id(error)]
+def _ids(error: BaseException) -> list[int]:
+    return [id(leaf) for leaf in leaves(error)]

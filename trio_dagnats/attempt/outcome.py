@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import final
 
 from trio_dagnats.attempt.life import Input
@@ -14,6 +15,7 @@ from trio_dagnats.errors import (
     UsageError,
     unfold,
 )
+from trio_dagnats.inspection import class_name, is_interrupt, leaves, text_of
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, FailureType
 from trio_dagnats.wire.task import Task
@@ -86,8 +88,17 @@ def classify(error: BaseException) -> Failed | RetryInPlace:
     Any ``Fatal`` wins, then the longest ``RateLimited``, then ``Retryable``; anything else is for
     the engine's retry policy. A handler's own timeout (``trio.TooSlowError``) is such an error. A
     checkpoint that the server did not take in time is not the handler's fault: it is retried in
-    place, as if it were ``Retryable``.
+    place, as if it were ``Retryable``. One that cannot even be looked at is a plain error.
     """
+    try:
+        return _classify(error)
+    except BaseException as bad:
+        if is_interrupt(bad):
+            raise
+        return Failed(kind=FailureType.RETRIABLE, error=describe(error))
+
+
+def _classify(error: BaseException) -> Failed | RetryInPlace:
     found = list(unfold(error))
     for fatal in found:
         if isinstance(fatal, Fatal):
@@ -112,13 +123,16 @@ def failure(error: Fatal | RateLimited) -> Failed:
 
 
 def describe(error: BaseException) -> str:
-    """Return the text of an exception: on-purpose errors say only what their raiser wrote."""
-    if isinstance(error, BaseExceptionGroup):
+    """Return the text of an exception: on-purpose errors say only what their raiser wrote.
+
+    Of a group, those of its first members. Never fails, whatever the exception is.
+    """
+    if issubclass(type(error), BaseExceptionGroup):
         return _describe_group(error)
-    if isinstance(error, HandlerError | UsageError):
-        return str(error)
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = text_of(error)
+    if issubclass(type(error), HandlerError | UsageError):
+        return text
+    return f"{class_name(error)}: {text}" if text else class_name(error)
 
 
 def in_place_delay(times: int, wanted: float | None, jitter: float) -> float:
@@ -188,9 +202,8 @@ def event_for(  # noqa: PLR0913 - an outcome, and what its event is made of
     )
 
 
-def _describe_group(group: BaseExceptionGroup[BaseException]) -> str:
-    if len(group.exceptions) == 1:
-        return describe(group.exceptions[0])
-    told = "; ".join(describe(member) for member in group.exceptions[:SHOWN_MEMBERS])
-    more = len(group.exceptions) - SHOWN_MEMBERS
-    return f"{told}; and {more} more errors" if more > 0 else told
+def _describe_group(group: BaseException) -> str:
+    members = leaves(group)
+    told = "; ".join(describe(member) for member in islice(members, SHOWN_MEMBERS))
+    more = sum(1 for _ in members)
+    return f"{told}; and {more} more errors" if more else told

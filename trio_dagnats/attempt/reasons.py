@@ -29,6 +29,9 @@ class CancelReason(Enum):
     """Only with ``pipeline_started``: handed back, for the engine knows nothing of the attempt."""
     HANDED_BACK = "pause(hand_back=True)"
     """The handler asked for it: the task comes back after the pause."""
+    BROKEN_OFF = "its own task has ended the worker"
+    """By a Ctrl-C that struck it, or an error of the worker's own: handed back, but not as if it
+    were let go, so that a task which does so each time ends. No handler sees it."""
 
 
 @final
@@ -57,6 +60,7 @@ ENDINGS: Mapping[CancelReason, Ending] = {
     CancelReason.STEP_TIMEOUT: Ending(Input.RUN_ENDED, "run ended"),
     CancelReason.LEASE_LOST: Ending(Input.LEASE_LOST, "lease left to expire"),
     CancelReason.NOT_STARTED: Ending(Input.HANDED_BACK, "handed back", hands_back=True),
+    CancelReason.BROKEN_OFF: Ending(Input.DRAINED, "handed back"),
     CancelReason.HANDED_BACK: Ending(Input.HANDED_BACK, "handed back", hands_back=True),
 }
 """All that the worker does by reason, in one table."""

@@ -4,7 +4,6 @@ Neither alone is enough: a run that the engine cancels by its deadline publishes
 H27), and a poll alone is late.
 """
 
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Self, final
@@ -13,6 +12,7 @@ import trio
 
 from trio_dagnats.client.schedule import is_scheduled
 from trio_dagnats.errors import EngineError, WireError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.news import News
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
@@ -20,7 +20,7 @@ from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.run import WorkflowRun
 
-log = logging.getLogger("trio_dagnats.client")
+log = Log("trio_dagnats.client")
 
 POLL = 1.0
 FIRST_LOOK = 0.005

@@ -1,12 +1,12 @@
 """What stands in an engine's buckets: runs, definitions, and what workers have left there."""
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar, final
 
 from trio_dagnats.client.timeline import time_of
 from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.difference import Difference, differences
@@ -15,7 +15,7 @@ from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.workflow import WorkflowDef
 
-log = logging.getLogger("trio_dagnats.client")
+log = Log("trio_dagnats.client")
 
 T = TypeVar("T")
 

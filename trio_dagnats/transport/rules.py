@@ -1,14 +1,14 @@
 """What both brokers must say alike: entries of buckets, absent buckets, messages too large."""
 
-import logging
 from collections.abc import Iterable
 
 from trio_dagnats.errors import Missing, TooLarge, UsageError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.values import Entry, Record
 from trio_dagnats.wire.names import kv_subject
 from trio_dagnats.wire.subjects import SHORT, TOKENS, check_key, check_name, check_prefix
 
-log = logging.getLogger("trio_dagnats.transport")
+log = Log("trio_dagnats.transport")
 
 OPERATION = "KV-Operation"
 DELETED = frozenset({"DEL", "PURGE"})

@@ -20,7 +20,7 @@ def to_output(value: object) -> bytes:
                 f"an output given as bytes must be JSON, not {value[:SHOWN]!r}; pass the object "
                 "itself, or encode it with json.dumps(...).encode()"
             )
-        return value
+        return value if type(value) is bytes else b"".join((value,))
     return compact(value)
 
 

@@ -1,6 +1,5 @@
 """The worker's entry in the directory: written first, kept fresh, deleted last (contract 8.1)."""
 
-import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -20,7 +20,7 @@ from trio_dagnats.worker.deadlines import LEAVE
 from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.served import Served
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 EVERY = 30.0
 """Seconds between two writes; the bucket forgets an entry after 60 (contract 1.3)."""

@@ -11,7 +11,6 @@ Draining is this nesting, inside out. All of it is shielded from the caller, who
 relayed as a drain without grace, so that hand-backs still find a living connection.
 """
 
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +20,8 @@ import trio
 
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import EngineError
+from trio_dagnats.inspection import is_interrupt
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, ConsumerState
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -39,7 +40,7 @@ from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.admission import Entrance, admit
-from trio_dagnats.worker.execution.task_pool import Runners
+from trio_dagnats.worker.execution.task_pool import Interrupt, Runners
 from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.consume import Consumer
@@ -50,9 +51,10 @@ from trio_dagnats.worker.observe.watchdog import Watchdog
 from trio_dagnats.worker.settings import Settings
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 PATIENCE = 10.0
+uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would end all attempts
 
 
 @final
@@ -76,7 +78,8 @@ class Service:
         settings: Settings,
     ) -> None:
         self.overrun = Overrun(lambda: self.live, lambda: self.ledger)
-        self._pipelined = settings.pipelined
+        self._settings = settings
+        self.interrupted: BaseException | None = None
         self._broker = broker
         self._handlers = handlers
         self._registration = registration
@@ -100,6 +103,16 @@ class Service:
     def ledger(self) -> tuple[LedgerLine, ...]:
         """One line per attempt that was in flight when the drain began."""
         return tuple(line_of(attempt) for attempt in self._in_flight)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Drain upon a Ctrl-C that trio has raised; a second one takes the grace away.
+
+        Args:
+            error: the Ctrl-C; the first is kept in ``interrupted``, to be raised at the end.
+        """
+        log.info("interrupted")
+        self.drain(0.0 if self.interrupted else self._settings.grace)
+        self.interrupted = self.interrupted or error
 
     def drain(self, grace: float) -> None:
         """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
@@ -142,9 +155,9 @@ class Service:
                 presence = Presence(self._broker, self._registration, served)
                 own = (shared.agenda, shared.slots, watch, attempts.young, entrance)
                 for helper in (*own, presence, *self._observers()):
-                    helpers.start_soon(helper.run)
-                helpers.start_soon(shared.facts.serve)
-                helpers.start_soon(self.overrun.run, self._grace)
+                    helpers.start_soon(uninterrupted(helper.run))
+                helpers.start_soon(uninterrupted(shared.facts.serve))
+                helpers.start_soon(uninterrupted(self.overrun.run), self._grace)
                 try:
                     await self._serve(attempts, entrance, presence, task_status)
                 finally:
@@ -161,7 +174,7 @@ class Service:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Pull until the intake is cancelled, then wait for the last attempt."""
-        async with _with_tasks(attempts):
+        async with _with_tasks(attempts, self.interrupt):
             with self._intake:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
@@ -170,7 +183,7 @@ class Service:
                     start = partial(admit, attempts, entrance)
                     consumers = [await self._consumer(h, found, start) for h in self._handlers]
                     for consumer in consumers:
-                        await intake.start(consumer.run)
+                        await intake.start(uninterrupted(consumer.run))
                     await presence.announce()
                     self.ready = True
                     task_status.started()
@@ -219,7 +232,7 @@ class Service:
             worker_id=self._registration.worker_id,
             telemetry=self._telemetry,
             silent=isinstance(self._telemetry, NoTelemetry),
-            pipelined=self._pipelined,
+            pipelined=self._settings.pipelined,
             slots=self._slots,
             agenda=Agenda(helpers),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
@@ -233,10 +246,10 @@ class Service:
 
 
 @asynccontextmanager
-async def _with_tasks(in_flight: InFlight) -> AsyncIterator[None]:
+async def _with_tasks(in_flight: InFlight, interrupt: Interrupt) -> AsyncIterator[None]:
     """Let attempts have tasks for the length of a block, which ends when they have ended."""
     async with trio.open_nursery() as nursery:
-        in_flight.spawn = Runners(nursery, in_flight.shared.slots.capacity).run
+        in_flight.spawn = Runners(nursery, in_flight.shared.slots.capacity, interrupt).run
         try:
             yield
         finally:
@@ -250,19 +263,36 @@ async def serve(
     """Run a service until it has drained.
 
     Cancellation: relayed as a drain without grace, so that hand-backs still find a connection.
+
+    Raises:
+        KeyboardInterrupt: after the drain, if trio has raised a Ctrl-C here or in an attempt.
     """
-    async with trio.open_nursery() as nursery:
-        relay = trio.CancelScope()
-        nursery.start_soon(_relay, service, relay)
+    over = trio.Event()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run() -> None:
         try:
             await service.run(task_status)
         finally:
-            relay.cancel()
+            over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        while not over.is_set():
+            await _wait(service, over)
+    if service.interrupted is not None:
+        raise service.interrupted
 
 
-async def _relay(service: Service, scope: trio.CancelScope) -> None:
-    with scope:
-        try:
-            await trio.sleep_forever()
-        finally:
-            service.drain(0.0)
+@trio.lowlevel.enable_ki_protection
+async def _wait(service: Service, over: trio.Event) -> None:
+    """Wait where trio delivers a Ctrl-C that came at no better moment, if this is its main task."""
+    try:
+        await over.wait()
+    except KeyboardInterrupt as error:
+        if not is_interrupt(error):
+            raise
+        service.interrupt(error)
+    except trio.Cancelled:
+        service.drain(0.0)
+        raise

@@ -7,11 +7,15 @@ exporter can be written without touching the worker. Names of spans and metrics 
 from collections.abc import Mapping
 from typing import Protocol, final
 
-from trio_dagnats.attempt.outcome import Completed, Continued, Settlement
+from trio_dagnats.attempt.outcome import Completed, Continued, Failed, Settlement
 from trio_dagnats.errors import DagnatsError
+from trio_dagnats.inspection import class_name, is_interrupt, text_of
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.task import Task
-from trio_dagnats.wire.trace import TraceContext
+from trio_dagnats.wire.trace import NO_TRACE, TraceContext
+
+log = Log("trio_dagnats.worker")
 
 Attributes = Mapping[str, str | int]
 
@@ -44,7 +48,7 @@ class Span(Protocol):
 
 
 class Telemetry(Protocol):
-    """What an exporter implements. Nothing of it may wait or raise."""
+    """What an exporter implements. Nothing of it may wait; what it raises is logged, no more."""
 
     def span(self, name: str, parent: TraceContext, attributes: Attributes) -> Span:
         """Begin a span, which the worker ends.
@@ -105,9 +109,22 @@ class NoTelemetry:
         """Record nothing."""
 
 
-def task_span(telemetry: Telemetry, task: Task, task_type: str, parent: TraceContext) -> Span:
-    """Begin the span ``executeTask <task>``, in which a handler runs, and count the task."""
-    telemetry.count(ACTIVE_TASKS, 1)
+NO_SPAN: Span = _NoSpan(NO_TRACE)
+"""Stands for one that could not be begun."""
+
+
+# Each part of an exporter is called in a ``try`` of its own, and not through a helper: these
+# functions are called for every task, and the exporter's methods are all that they may cost.
+
+
+def begin_task(
+    telemetry: Telemetry, task: Task, task_type: str, parent: TraceContext
+) -> tuple[Span, TraceContext]:
+    """Count a task and begin the span ``executeTask <task>``, in which its handler runs.
+
+    Returns:
+        The span, and the trace for the events of the task: the exporter's, else the parent's.
+    """
     attributes: dict[str, str | int] = {
         "run_id": task.run_id,
         "step_id": task.step_id,
@@ -115,23 +132,85 @@ def task_span(telemetry: Telemetry, task: Task, task_type: str, parent: TraceCon
     }
     if task.workflow_name:
         attributes["workflow_name"] = task.workflow_name
-    return telemetry.span(f"executeTask {task_type}", parent, attributes)
+    count(telemetry, ACTIVE_TASKS, 1)
+    span = NO_SPAN
+    trace: object = None
+    try:
+        span = telemetry.span(f"executeTask {task_type}", parent, attributes)
+        trace = span.trace()
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+    return span, trace if isinstance(trace, TraceContext) else parent
 
 
-def outcome_span(
+def end_task(telemetry: Telemetry, span: Span, error: BaseException | None, took: float) -> None:
+    """End the span of a handler and count that; what has cancelled it is no error.
+
+    Args:
+        telemetry: the exporter.
+        span: the span.
+        error: what the handler has raised.
+        took: the seconds that it ran.
+    """
+    if isinstance(error, Exception):
+        _fail(span, error)
+    end_span(span)
+    count(telemetry, ACTIVE_TASKS, -1)
+    try:
+        telemetry.record(STEP_DURATION_MS, round(took * 1000))
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+
+
+def begin_outcome(
     telemetry: Telemetry, outcome: Settlement, task: Task, iteration: int, parent: TraceContext
 ) -> Span:
     """Begin the span in which an outcome is stored."""
     attributes: dict[str, str | int] = {"run_id": task.run_id, "step_id": task.step_id}
+    name = "worker.complete"
     if isinstance(outcome, Completed):
         attributes["output_size_bytes"] = len(outcome.output)
-        return telemetry.span("worker.complete", parent, attributes)
-    if isinstance(outcome, Continued):
-        attributes["iteration"] = iteration
-        return telemetry.span("worker.continue", parent, attributes)
-    attributes["error"] = outcome.error
-    if outcome.kind is not FailureType.RETRIABLE:
-        attributes["failure_type"] = outcome.kind.value
-    span = telemetry.span(_FAILURES[outcome.kind], parent, attributes)
-    span.record_error(DagnatsError(outcome.error))
+    elif isinstance(outcome, Continued):
+        name, attributes["iteration"] = "worker.continue", iteration
+    else:
+        name, attributes["error"] = _FAILURES[outcome.kind], outcome.error
+        if outcome.kind is not FailureType.RETRIABLE:
+            attributes["failure_type"] = outcome.kind.value
+    try:
+        span = telemetry.span(name, parent, attributes)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+        return NO_SPAN
+    if isinstance(outcome, Failed):
+        _fail(span, DagnatsError(outcome.error))
     return span
+
+
+def end_span(span: Span) -> None:
+    """End a span."""
+    try:
+        span.end()
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+
+
+def count(telemetry: Telemetry, name: str, change: int) -> None:
+    """Change a counter."""
+    try:
+        telemetry.count(name, change)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    try:
+        span.record_error(error)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+
+
+def _tell(bad: BaseException) -> None:
+    """Log what an exporter has raised; a Ctrl-C is raised again."""
+    if is_interrupt(bad):
+        raise bad
+    log.warning("telemetry failed: %s: %s", class_name(bad), text_of(bad))

@@ -1,6 +1,5 @@
 """The worker that users make: handlers are registered on it, then it serves them."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Self, TypeVar, Unpack, final, overload
 import trio
 
 from trio_dagnats.errors import UsageError, unwrap_group, without_groups
+from trio_dagnats.logs import Log
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import check_worker_id
@@ -28,7 +28,7 @@ from trio_dagnats.worker.service import Service, serve
 from trio_dagnats.worker.settings import Settings
 from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 F = TypeVar("F", bound=Callable[..., object])
 

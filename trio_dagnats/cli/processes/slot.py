@@ -10,7 +10,6 @@ The socket also ends when the supervisor is gone, even by SIGKILL. Signals from 
 no harm: however often it is told to drain, only the socket takes its grace away.
 """
 
-import logging
 import socket
 import subprocess
 import sys
@@ -24,8 +23,9 @@ import trio
 from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
+from trio_dagnats.logs import Log
 
-log = logging.getLogger("trio_dagnats.processes")
+log = Log("trio_dagnats.processes")
 
 COMMAND_LINE = (sys.executable, "-P", "-m", "trio_dagnats.cli.main")
 COMMAND = "run-child"

@@ -6,7 +6,6 @@
     └─ keeping     a task per slot: the first signal cancels them, and each drains its process
 """
 
-import logging
 from typing import final
 
 import trio
@@ -15,9 +14,10 @@ from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.slot import Plan, Slot
 from trio_dagnats.errors import without_groups
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.drain.interrupts import SIGNALS
 
-log = logging.getLogger("trio_dagnats.processes")
+log = Log("trio_dagnats.processes")
 
 
 @final

@@ -1,7 +1,6 @@
 """The engine's API over NATS: register, start, get (contract 9.1)."""
 
 import hashlib
-import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import final
@@ -16,6 +15,7 @@ from trio_dagnats.local.engine.core.supported import (
     check_supported,
 )
 from trio_dagnats.local.engine.starts import find_definition, store_start
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
@@ -23,7 +23,7 @@ from trio_dagnats.wire.run import WorkflowRun
 from trio_dagnats.wire.text import compact
 from trio_dagnats.wire.workflow import WorkflowDef
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 PING = "$SRV.PING.dagnats-api"
 KEYS = "idempotency_keys"

@@ -1,7 +1,6 @@
 """What the engine does with messages of a run: load it, apply, save, send, acknowledge."""
 
 import json
-import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from trio_dagnats.local.engine.locks import lock_key
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
@@ -29,7 +29,7 @@ from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.subjects import is_id
 from trio_dagnats.wire.text import MISREAD, NS, compact
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 TRY_AGAIN = 0.5
 """Seconds until a message comes again that could not be dealt with."""

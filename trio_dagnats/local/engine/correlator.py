@@ -1,13 +1,17 @@
 """Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
 
-import logging
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from trio_dagnats.local.engine.core.paths import matches, wanted
-from trio_dagnats.local.engine.core.state import CANCEL, Effect, RunState
+from trio_dagnats.local.engine.core.state import (
+    CANCEL,
+    Effect,
+    RunState,
+)
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
@@ -17,7 +21,7 @@ from trio_dagnats.wire.ids import Id
 from trio_dagnats.wire.names import EVENTS, event_subject
 from trio_dagnats.wire.text import compact, is_json
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 BUCKET = "event_waiters"
 PREFIX = event_subject("")

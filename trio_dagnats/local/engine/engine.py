@@ -1,6 +1,5 @@
 """The local engine as people use it: ``async with LocalEngine(server.url)``."""
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -25,12 +24,13 @@ from trio_dagnats.local.engine.feed import Feed
 from trio_dagnats.local.engine.lanes import Lanes
 from trio_dagnats.local.engine.schedule import Schedule
 from trio_dagnats.local.engine.sender import Sender
+from trio_dagnats.logs import Log
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.names import WORKFLOW_HISTORY
 from trio_dagnats.wire.scheduled import SCHEDULE_DURABLE
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 SET_UP_PATIENCE = 20.0
 KNOCK = 0.5

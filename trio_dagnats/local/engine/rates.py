@@ -1,17 +1,20 @@
 """Rate limits: whose turn it is when, kept in the bucket ``rate_limits``."""
 
-import logging
 from typing import final
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.paths import key_part
 from trio_dagnats.local.engine.core.ratelimit import Bucket
-from trio_dagnats.local.engine.core.state import Effect, RunState
+from trio_dagnats.local.engine.core.state import (
+    Effect,
+    RunState,
+)
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.text import compact
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 BUCKET = "rate_limits"
 GLOBAL = "_global"

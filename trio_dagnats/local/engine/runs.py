@@ -1,15 +1,15 @@
 """Runs in the bucket ``workflow_runs``, and the few that are in memory."""
 
-import logging
 from typing import final
 
 from trio_dagnats.errors import Conflict, EngineError, WireError
 from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_RUNS, run_key
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 
 @final

@@ -4,17 +4,17 @@ The DagNats engine stores them and never begins them: none of its binaries reads
 wake (contract H35).
 """
 
-import logging
 from typing import final
 
 from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.local.engine.starts import find_definition, store_start
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.scheduled import BUCKET_SCHEDULED, ScheduledRun
 from trio_dagnats.wire.text import NS
 
-log = logging.getLogger("trio_dagnats.local")
+log = Log("trio_dagnats.local")
 
 
 @final

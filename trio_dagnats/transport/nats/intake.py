@@ -6,7 +6,6 @@ noticed by missing heartbeats, a lost connection by the reconnect.
 """
 
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import final
@@ -14,6 +13,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import NotStored
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.jsapi import api_subject
@@ -24,7 +24,7 @@ from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
 from trio_dagnats.wire.text import NS, whole
 
-log = logging.getLogger("trio_dagnats.transport")
+log = Log("trio_dagnats.transport")
 
 HEARTBEAT_LEAST = 1.0
 HEARTBEAT_MOST = 5.0

@@ -4,7 +4,6 @@ Its options and callbacks stay untouched (rule D12), so a reconnect is noticed b
 counters, and frames cross the border to asyncio once per batch, through ``publish``.
 """
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,13 +19,14 @@ from nats.aio.subscription import Subscription
 from nats.errors import ConnectionClosedError, ConnectionDrainingError
 
 from trio_dagnats.errors import ConnectError, UsageError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link, held
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
-log = logging.getLogger("trio_dagnats.transport")
+log = Log("trio_dagnats.transport")
 
 LOOK = 0.25
 """Seconds between two looks at whether the client has reconnected."""

@@ -5,7 +5,6 @@ misnest with the caller's (executed; design 3). That task is shielded and ends a
 body, so that a clean-up in there still finds a connection.
 """
 
-import logging
 import os
 import ssl
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ import trio_asyncio
 from nats.aio.client import Client
 
 from trio_dagnats.errors import ConnectError, NotStored
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.link import Link, held
 from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
@@ -36,7 +36,7 @@ from trio_dagnats.transport.options import ConnectOptions, shown
 from trio_dagnats.transport.patience import CLOSE, FLUSH
 from trio_dagnats.transport.port import FOREVER
 
-log = logging.getLogger("trio_dagnats.transport")
+log = Log("trio_dagnats.transport")
 
 PUBLIC_PATH = "TRIO_DAGNATS_PUBLIC_PATH"
 """The variable that, if it is not empty, keeps us to nats-py's public calls: slower, but a way out

@@ -27,7 +27,7 @@ from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Verdict
 from trio_dagnats.worker.intake.consume import Consumer
-from trio_dagnats.worker.telemetry import Span
+from trio_dagnats.worker.telemetry import Span, end_span
 
 
 @final
@@ -95,7 +95,7 @@ class InFlight:
         """Remove an attempt that is over, and free its slot."""
         attempt.over = True
         if attempt.span is not None:  # its outcome was never stored
-            attempt.span.end()
+            end_span(attempt.span)
         self.young.discard(attempt)
         del self.live[attempt]
         if self.dispatches.get(attempt.dispatch) is attempt:

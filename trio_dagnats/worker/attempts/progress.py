@@ -3,12 +3,11 @@
 Only a restarted attempt has anything to forgive, so nobody else pays for this.
 """
 
-import logging
-
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.attempts.attempt import Attempt
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 async def got_further(attempt: Attempt, *, chance: bool = False) -> None:

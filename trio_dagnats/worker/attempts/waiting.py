@@ -44,7 +44,8 @@ class Waiting:
     ) -> None:
         attempt = self._attempt
         try:
-            if self._whole:
+            # A coroutine that is being closed must not wait any more.
+            if self._whole and kind is not GeneratorExit:
                 await attempt.shared.slots.resume(attempt.share)
                 attempt.idle = False
         finally:

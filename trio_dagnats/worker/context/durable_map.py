@@ -8,7 +8,6 @@ What is left of them: an outcome that ends the step (or a continue, for its iter
 in one request. A worker that is killed between the two leaves them behind, as garbage.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar, cast, final
@@ -21,6 +20,7 @@ from trio_dagnats.attempt.mapped import Entry
 from trio_dagnats.attempt.outcome import Continued, Failed
 from trio_dagnats.attempt.reasons import ENDINGS
 from trio_dagnats.errors import BrokerError, Fatal, TooLarge, UsageError
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import check_map_name, map_prefix
 from trio_dagnats.wire.text import compact
@@ -29,7 +29,7 @@ from trio_dagnats.worker.attempts.progress import got_further
 from trio_dagnats.worker.engine.settle import Verdict
 from trio_dagnats.worker.typed import signatures, typed_json
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -81,13 +81,24 @@ class DurableMaps:
         left = [place for place in range(len(plan.items)) if place not in found]
         todo = iter(left)
 
+        errors: list[BaseException] = []
+
         async def work() -> None:
-            for place in todo:
-                found[place] = await _one(plan, place)
+            try:
+                for place in todo:
+                    found[place] = await _one(plan, place)
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - raised below
+                # It is the handler's, and may be one whose repr, which a nursery asks for, raises.
+                errors.append(error)
+                nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
             for _ in range(min(limit, len(left))):
                 nursery.start_soon(work)
+        if errors:
+            raise BaseExceptionGroup("errors of map", errors)
         return [found[place] for place in range(len(plan.items))]
 
     def _call(self, name: str) -> str:

@@ -1,16 +1,15 @@
 """One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9)."""
 
-import logging
-
 from pydantic import TypeAdapter, ValidationError
 
 from trio_dagnats.attempt.loop_bounds import LoopBounds
 from trio_dagnats.attempt.loop_state import LoopState, read_state, write_state
 from trio_dagnats.errors import Fatal, Retryable, TooLarge
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.typed import typed_json
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 async def begin(attempt: Attempt, states: TypeAdapter[object]) -> tuple[object, LoopBounds]:

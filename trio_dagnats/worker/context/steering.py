@@ -14,7 +14,6 @@ consumed for good by the handler's next commit (``Continue``, ``checkpoint``, ``
 ``complete``); a handler that starts again before that gets it again, at its first block.
 """
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import final
@@ -22,12 +21,13 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Entry
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.context.waits import signal_register
 from trio_dagnats.worker.engine.signal_register import SignalRegister
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 @final

@@ -8,6 +8,7 @@ from typing import final
 import trio
 
 from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
@@ -15,7 +16,7 @@ from trio_dagnats.worker.deadlines import HARD_EXIT_AFTER
 from trio_dagnats.worker.drain.ledger import LedgerLine
 from trio_dagnats.worker.observe.task_trees import Places, attempt_tree
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 HARD_EXIT_CODE = 70
 REFUSING_AFTER = 1.0

@@ -5,7 +5,6 @@ a third of the throughput (design 8.5).
 """
 
 import json
-import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ import trio
 from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Missing, UsageError, WireError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.subjects import is_key
 from trio_dagnats.wire.task import Task
 from trio_dagnats.wire.text import MISREAD, NS, parse_rfc3339
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 CANCELLED = "cancelled"
 """The status of a run that was cancelled."""

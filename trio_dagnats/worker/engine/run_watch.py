@@ -12,7 +12,6 @@ hint, no more: the engine ignores one of a run that waits for its turn (contract
 run is dispatched later and must complete. Whoever is told of a hint asks the run's snapshot.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -21,12 +20,13 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, final
 import trio
 
 from trio_dagnats.errors import BrokerError, WireError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import FOREVER, Broker, Message
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.text import NS
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
 READS_AT_ONCE = 64

@@ -5,18 +5,18 @@ carries no revision); the value is read from the bucket, again after a reconnect
 all the same, as a net under lost wake-ups.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import final
 
 import trio
 
 from trio_dagnats.errors import NotStored
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.news import News
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import BUCKET_SIGNALS, kv_subject, signal_key
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 POLL = 30.0
 """Seconds after which a wait looks at the bucket though nothing woke it."""

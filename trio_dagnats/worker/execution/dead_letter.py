@@ -1,15 +1,14 @@
 """Task messages that are no tasks: kept for inspection, never silently dropped (H4, H6)."""
 
-import logging
-
 import trio
 
 from trio_dagnats.attempt.life import Input
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 HEADERS_MOST = 16 * 1024
 """Bytes that the dead letter's headers may need beside the message."""

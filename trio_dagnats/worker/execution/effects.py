@@ -4,7 +4,6 @@ The table decides, this module acts: each effect is one function, and what becam
 table's next input. The handler itself is run by ``execute``.
 """
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 import trio
@@ -14,6 +13,7 @@ from trio_dagnats.attempt.life import Effect, Input, State, step
 from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Failed, Settlement, bounded
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError, NotStored, OutcomeError, TooLarge
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.events import store_event
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
@@ -22,9 +22,9 @@ from trio_dagnats.worker.engine.settle import Claim, Verdict
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.dead_letter import keep
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
-from trio_dagnats.worker.telemetry import outcome_span
+from trio_dagnats.worker.telemetry import begin_outcome, end_span
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 OUTCOME_RETRY = 5.0
 """Seconds of the NAK when an outcome could not be stored (contract 5, step 11)."""
@@ -151,7 +151,7 @@ async def _publish_started(attempt: Attempt) -> Input:
 async def _publish_outcome(attempt: Attempt) -> Input:
     assert attempt.outcome is not None
     if attempt.span is None:
-        attempt.span = outcome_span(
+        attempt.span = begin_outcome(
             attempt.shared.telemetry,
             attempt.outcome,
             attempt.task,
@@ -161,7 +161,7 @@ async def _publish_outcome(attempt: Attempt) -> Input:
     try:
         verdict = await (_store_alone(attempt) if attempt.returned else _store_shielded(attempt))
     finally:
-        attempt.span.end()
+        end_span(attempt.span)
         attempt.span = None
     attempt.verdict = verdict
     if verdict is Verdict.NOT_STORED:

@@ -9,6 +9,7 @@ import trio
 from trio_dagnats.attempt.life import Input, State
 from trio_dagnats.attempt.outcome import (
     MAX_IN_PLACE,
+    SHOWN_MEMBERS,
     Failed,
     Outcome,
     RetryInPlace,
@@ -19,20 +20,16 @@ from trio_dagnats.attempt.outcome import (
 )
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError, HandlerError
+from trio_dagnats.inspection import class_name, is_interrupt, is_traceable, leaves, text_of
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.effects import conclude, drive, resume
 from trio_dagnats.worker.execution.triage import examine, parse
-from trio_dagnats.worker.telemetry import (
-    ACTIVE_TASKS,
-    STEP_DURATION_MS,
-    STEP_RETRIES,
-    Span,
-    task_span,
-)
+from trio_dagnats.worker.telemetry import STEP_RETRIES, Span, begin_task, count, end_task
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 async def until_handler(attempt: Attempt) -> bool:
@@ -48,10 +45,12 @@ async def until_handler(attempt: Attempt) -> bool:
     return await drive(attempt, todo)
 
 
-async def run_handler(attempt: Attempt) -> None:
-    """Call the handler, and bring what came of it on its way.
+@trio.lowlevel.disable_ki_protection
+async def run_handler(attempt: Attempt) -> Awaitable[None] | None:
+    """Call the handler, and bring what came of it on its way; return what there is to wait for.
 
-    This is the only place where everything that a handler raises is caught.
+    This is the only place where everything that a handler raises is caught: whatever it is, it is
+    the failure of this attempt. Only here, and in the handler's own tasks, may trio raise a Ctrl-C.
 
     Cancellation: the handler is cancelled; :func:`.farewell.farewell` has to follow.
     """
@@ -59,7 +58,7 @@ async def run_handler(attempt: Attempt) -> None:
     attempt.started_at = shared.now()
     if attempt.started_at >= attempt.lease_until:  # it stood in line for too long
         attempt.cancel(CancelReason.LEASE_LOST)
-        return
+        return None
     # What counts is how long the handler runs.
     attempt.in_flight.young.renew(attempt, attempt.started_at)
     outcome: Outcome
@@ -67,52 +66,52 @@ async def run_handler(attempt: Attempt) -> None:
     span: Span | None = None
     try:
         if not shared.silent:
-            span = task_span(shared.telemetry, attempt.task, program.task_type, attempt.trace)
-            attempt.trace = span.trace()
+            span, attempt.trace = begin_task(
+                shared.telemetry, attempt.task, program.task_type, attempt.trace
+            )
         outcome = program.outcome(await program.call(attempt))
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as raised:  # noqa: BLE001 - the handler border turns it into an outcome
+    except BaseException as raised:
+        if runs_elsewhere(attempt.main_task):  # its coroutine is being closed
+            raise
         _let_pass(attempt, raised)
         outcome, error = classify(raised), raised
     finally:
         if span is not None:
-            _end_span(attempt, span, error)
+            end_task(shared.telemetry, span, error, shared.now() - attempt.started_at)
     rest = _after_handler(attempt, outcome, error)
     error = None  # its traceback holds this frame: a cycle around the input
-    if rest is not None:
-        await rest
+    return rest
 
 
-def _end_span(attempt: Attempt, span: Span, error: BaseException | None) -> None:
-    """End the span of the handler, and count that; what cancelled it is no error of its own."""
-    shared = attempt.shared
-    if isinstance(error, Exception):
-        span.record_error(error)
-    span.end()
-    shared.telemetry.count(ACTIVE_TASKS, -1)
-    took = shared.now() - attempt.started_at
-    shared.telemetry.record(STEP_DURATION_MS, round(took * 1000))
+def runs_elsewhere(task: trio.lowlevel.Task | None) -> bool:
+    """Say whether it is not this task that runs: then whoever calls closes its coroutine.
+
+    A coroutine that is being closed must not wait for anything any more.
+    """
+    return not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task
 
 
 def _let_pass(attempt: Attempt, error: BaseException) -> None:
-    """Raise a cancellation (or the Ctrl-C of a group); log what was raised beside it.
+    """Raise a cancellation or a Ctrl-C, perhaps out of a group; log what was raised beside it.
 
-    One that is not in effect is the handler's own: kept and raised outside of its scope. Raised any
-    further it would cancel all other attempts, so it counts as an error.
+    A cancellation that is not in effect is the handler's own: kept and raised outside of its scope.
+    Raised any further it would cancel all other attempts, so it counts as an error.
     """
-    group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
-    passing, rest = group.split((trio.Cancelled, KeyboardInterrupt))
+    in_effect = trio.current_effective_deadline() <= trio.current_time()
+    passing, rest = None, []
+    for leaf in leaves(error):
+        if is_interrupt(leaf) or (in_effect and type(leaf) is trio.Cancelled):
+            passing = leaf if passing is None or is_interrupt(leaf) else passing
+        else:
+            rest.append(leaf)
     if passing is None:
         return
-    in_effect = trio.current_effective_deadline() <= trio.current_time()
-    if not in_effect and passing.subgroup(KeyboardInterrupt) is None:
-        return
-    if rest is not None:
-        _log_error(attempt, rest, "raised while it was cancelled")
-    raise passing if group is error else error
+    for other in rest[:SHOWN_MEMBERS]:
+        _log_error(attempt, other, "raised while it was cancelled")
+    raise passing
 
 
+@trio.lowlevel.enable_ki_protection
 def _after_handler(
     attempt: Attempt, outcome: Outcome, error: BaseException | None
 ) -> Awaitable[None] | None:
@@ -131,7 +130,7 @@ def _after_handler(
     if isinstance(outcome, RetryInPlace):
         return _retry_in_place(attempt, outcome)
     if isinstance(outcome, Failed) and outcome.kind is FailureType.RETRIABLE:
-        attempt.shared.telemetry.count(STEP_RETRIES, 1)
+        count(attempt.shared.telemetry, STEP_RETRIES, 1)
     outcome = bounded(outcome, attempt.shared.broker.max_payload)
     if attempt.starting is not None:
         return _finish_once_started(attempt, outcome)
@@ -163,14 +162,14 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
 
 def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:
     """Log a handler's error once; the traceback is shown for what was not raised on purpose."""
-    told = isinstance(error, HandlerError)
+    told = issubclass(type(error), HandlerError)
     log.log(
         logging.WARNING if told else logging.ERROR,
         "%s %s: %s: %s",
         attempt.label,
         what,
-        type(error).__name__,
-        error,
-        exc_info=None if told else error,
+        class_name(error),
+        text_of(error),
+        exc_info=error if not told and is_traceable(error) else None,
         extra=attempt.log_fields,
     )

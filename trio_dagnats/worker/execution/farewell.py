@@ -4,14 +4,13 @@ Each reason says what follows from it (``attempt/reasons``); the table of an att
 what is done. All of it has ``FAREWELL`` seconds, and never more than the lease.
 """
 
-import logging
-
 import trio
 
 from trio_dagnats.attempt.life import Input, State
 from trio_dagnats.attempt.outcome import Failed
 from trio_dagnats.attempt.reasons import ENDINGS, CancelReason
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
@@ -19,7 +18,7 @@ from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.effects import conclude, drive, surely_in_time
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 async def farewell(attempt: Attempt) -> None:

@@ -14,7 +14,6 @@ attempt then gets a task, and ``execute`` goes on from the state in which it sta
 were no express lane.
 """
 
-import logging
 from functools import partial
 
 import trio
@@ -24,6 +23,7 @@ from trio_dagnats.attempt.life import Input, State, step
 from trio_dagnats.attempt.outcome import INPUT_OF, Continued, Settlement
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Stored
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
@@ -31,9 +31,9 @@ from trio_dagnats.worker.engine.facts import RunFacts
 from trio_dagnats.worker.engine.settle import Verdict, is_ours
 from trio_dagnats.worker.execution.messages import ANSWERS, outcome_event, started_event
 from trio_dagnats.worker.execution.triage import asks_for_status, is_over
-from trio_dagnats.worker.telemetry import outcome_span
+from trio_dagnats.worker.telemetry import begin_outcome, end_span
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 # The ordinary way through the table, looked up once.
 _STARTING, _ = step(State.RECEIVED, Input.READY)
@@ -153,7 +153,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
         return False
     if not shared.silent:
         task, trace = attempt.task, attempt.trace
-        attempt.span = outcome_span(shared.telemetry, outcome, task, attempt.iteration, trace)
+        attempt.span = begin_outcome(shared.telemetry, outcome, task, attempt.iteration, trace)
     event = outcome_event(attempt, outcome)
     posted = shared.broker.post(
         event,
@@ -204,7 +204,7 @@ def _acknowledge(attempt: Attempt) -> None:
     attempt.verdict = Verdict.STORED
     attempt.state = _SETTLED
     if attempt.span is not None:
-        attempt.span.end()
+        end_span(attempt.span)
         attempt.span = None
     if attempt.waiter is not None:  # else it leaves everything right after this
         attempt.in_flight.watch.leave(attempt)

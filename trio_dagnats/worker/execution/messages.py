@@ -1,16 +1,16 @@
 """What an attempt says: its two events, and the answers to its message. Nothing here waits."""
 
-import logging
 from collections.abc import Callable, Mapping
 
 from trio_dagnats.attempt.life import Effect
 from trio_dagnats.attempt.outcome import Settlement, event_for
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event
 from trio_dagnats.worker.attempts.attempt import Attempt
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 
 def started_event(attempt: Attempt) -> Event:

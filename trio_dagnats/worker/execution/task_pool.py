@@ -12,8 +12,8 @@ trio's next turn: if it finds that a handler waits, it calls one task for each a
 and each new attempt gets one at once, until a handler ends before another task has come.
 """
 
-import logging
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import final
@@ -22,13 +22,20 @@ import trio
 
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.reasons import CancelReason
+from trio_dagnats.inspection import is_interrupt, leaves
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import FOREVER
 from trio_dagnats.worker.attempts.attempt import Attempt
-from trio_dagnats.worker.execution.execute import run_handler, until_handler
+from trio_dagnats.worker.execution.execute import (
+    run_handler,
+    runs_elsewhere,
+    until_handler,
+)
 from trio_dagnats.worker.execution.farewell import farewell
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
+Interrupt = Callable[[BaseException], None]
 _Variables = tuple[tuple[ContextVar[object], object], ...]
 
 _EMPTY = Context()
@@ -42,13 +49,15 @@ class Runners:
     Args:
         nursery: where the tasks live; cancel it when no attempt is left.
         most: tasks that are kept without an attempt.
+        interrupt: called with a Ctrl-C that trio has raised in an attempt.
 
     The context variables of each attempt are those of the maker of this.
     """
 
-    def __init__(self, nursery: trio.Nursery, most: int) -> None:
+    def __init__(self, nursery: trio.Nursery, most: int, interrupt: Interrupt) -> None:
         self._nursery = nursery
         self._most = most
+        self.interrupt = interrupt
         self._context = copy_context()
         self._idle: list[_Runner] = []
         self._line: deque[Attempt] = deque()
@@ -131,6 +140,7 @@ class _Runner:
         self._attempt = attempt
         self._misnested = False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Work until an attempt ends in another than the ordinary way.
 
@@ -143,20 +153,26 @@ class _Runner:
             if first is None or not first.cancelled:  # else it was ended before it had a task
                 with first.scope if first is not None else trio.CancelScope() as scope:
                     await self._work(scope)
-        except BaseException as error:  # a cancellation from outside, perhaps in a group, or Ctrl-C
-            if not (self._misnested and isinstance(error, RuntimeError)):
-                self._give_reason(error)
+        except BaseException as error:  # a cancellation from outside, a Ctrl-C, a fault of ours
+            if self._misnested and isinstance(error, RuntimeError):
+                text = "%s: its handler has left a cancel scope open; use `with`"
+                log.error(text, self._task.name, exc_info=error)  # noqa: TRY400 - in trio's own words
+                return
+            self._give_reason(error)
+            if not is_interrupt(error):
                 raise
-            text = "%s: its handler has left a cancel scope open; use `with`"
-            log.exception(text, self._task.name)  # with trio's own words
+            self._pool.interrupt(error)
         finally:
-            if self._attempt is not None:
+            if self._attempt is not None and not runs_elsewhere(self._task):
                 await _end(self._attempt)
 
     def _give_reason(self, error: BaseException) -> None:
+        """Only who was cancelled from outside is let go: the start of any other one counts."""
         attempt = self._attempt
         if attempt is not None:
-            attempt.reason = attempt.reason or CancelReason.DRAIN
+            cancelled = all(type(leaf) is trio.Cancelled for leaf in leaves(error))
+            broken = CancelReason.DRAIN if cancelled else CancelReason.BROKEN_OFF
+            attempt.reason = attempt.reason or broken
             error.add_note(f"in {attempt.label} of {attempt.program.task_type!r}")
 
     def wake(self, context: Context) -> None:
@@ -173,9 +189,11 @@ class _Runner:
                 if attempt.state is State.RUNNING or await until_handler(attempt):
                     pool.begun(attempt)
                     try:
-                        await run_handler(attempt)
+                        rest = await run_handler(attempt)
                     finally:
                         pool.ended(attempt)
+                    if rest is not None:
+                        await rest
                 if not self._leave(attempt, scope, status):
                     return
                 # What has changed the context must not be followed by another attempt in it.

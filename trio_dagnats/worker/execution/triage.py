@@ -4,8 +4,6 @@ A first delivery that is young costs no request at all. A redelivery reads what 
 the history of its dispatch, the run's status, the attempt note, a loop's checkpoint.
 """
 
-import logging
-
 import trio
 
 from trio_dagnats.attempt.life import Input
@@ -13,6 +11,7 @@ from trio_dagnats.attempt.loop_state import read_state
 from trio_dagnats.attempt.outcome import Continued, Failed
 from trio_dagnats.attempt.past import Past, killed_too_often, read_past, too_often_text
 from trio_dagnats.errors import BrokerError, Missing
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.wire.names import BUCKET_WORKER_STATUS, WORKFLOW_HISTORY, history_subject
 from trio_dagnats.wire.registration import status_body
@@ -21,9 +20,9 @@ from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.facts import CANCELLED, RunFacts
-from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED
+from trio_dagnats.worker.telemetry import CANCELLED_SKIPPED, count
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 YOUNG_NS = NS
 """A first delivery younger than this is not checked for a cancelled run (design 8.5)."""
@@ -83,7 +82,7 @@ def is_over(attempt: Attempt, run: RunFacts) -> bool:
 async def _count_skipped(attempt: Attempt) -> None:
     shared = attempt.shared
     shared.skipped += 1
-    shared.telemetry.count(CANCELLED_SKIPPED, 1)
+    count(shared.telemetry, CANCELLED_SKIPPED, 1)
     log.info("%s: skipped, its run is over", attempt.label, extra=attempt.log_fields)
     try:
         await shared.broker.kv_put(

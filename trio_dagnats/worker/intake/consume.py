@@ -1,6 +1,5 @@
 """One pull loop per consumer: asks for what can run now, starts an attempt per delivery."""
 
-import logging
 from collections.abc import Callable
 from typing import final
 
@@ -8,6 +7,7 @@ import trio
 
 from trio_dagnats.attempt.lease import fresh_within, lease_end
 from trio_dagnats.errors import BrokerError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.names import TASK_QUEUES
 from trio_dagnats.wire.text import NS
@@ -15,7 +15,7 @@ from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.served import Served
 from trio_dagnats.worker.intake.slots import Share, Slots
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""

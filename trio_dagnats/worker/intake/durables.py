@@ -1,17 +1,17 @@
 """The durable consumers on the server: created, checked for clashes, kept in shape."""
 
-import logging
 from collections.abc import Sequence
 
 import trio
 
 from trio_dagnats.errors import Conflict, UsageError
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, ConsumerSpec, ConsumerState
 from trio_dagnats.wire.names import TASK_QUEUES, consumer_clash, durable_name, filter_subject
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.intake.served import Served
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 MAX_ACK_PENDING = 100_000
 """With the server's default of 1000, a thousand paused tasks stop a task type (contract H37)."""

@@ -13,6 +13,7 @@ from typing import final
 import trio
 
 from trio_dagnats.errors import BrokerError, DagnatsError, without_groups
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import micro
 from trio_dagnats.wire.registration import WorkerRegistration
@@ -20,7 +21,7 @@ from trio_dagnats.wire.tree import parts
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.observe.task_trees import attempt_trees
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 MOST_QUESTIONS = 64
 """Questions that may wait for their answers."""

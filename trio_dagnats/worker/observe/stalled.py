@@ -10,12 +10,12 @@ The look is one walk over the attempts in flight a minute, not a timer per attem
 microseconds for each task that stands.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import final
 
 import trio
 
+from trio_dagnats.logs import Log
 from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.observe.task_trees import (
@@ -27,7 +27,7 @@ from trio_dagnats.worker.observe.task_trees import (
     thread_frames,
 )
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 EVERY = 60.0
 """Seconds between two looks."""

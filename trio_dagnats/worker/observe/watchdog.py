@@ -9,7 +9,6 @@ A handler that computes in C without letting go of the interpreter (a pathologic
 expression) stops the thread, too: it is named when that call ends.
 """
 
-import logging
 import threading
 import time
 import traceback
@@ -20,10 +19,11 @@ from typing import NamedTuple, final
 
 import trio
 
+from trio_dagnats.logs import Log
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.observe.task_trees import own_frames, tasks_of, thread_frames
 
-log = logging.getLogger("trio_dagnats.worker")
+log = Log("trio_dagnats.worker")
 
 BEAT = 0.25
 """Seconds between two signs of life of the loop."""
