@@ -1,7 +1,8 @@
 """The port onto a server, and what stands behind it: nats-py through trio-asyncio, or memory.
 
 May import ``wire`` and ``errors``; only ``nats_py`` imports nats, asyncio or trio_asyncio, and only
-when a connection is opened. Called by ``worker``, ``client`` and ``local``.
+when a connection is opened or a program asks here for ``trio_asyncio``. Called by ``worker``,
+``client`` and ``local``.
 """
 
 from importlib import import_module
