@@ -70,7 +70,11 @@ class TaskContext:
 
     @property
     def deliveries(self) -> int:
-        """How often the server has handed this task out; it can skip numbers (contract H39)."""
+        """How often the server has handed this task out, from 1.
+
+        More than the executions before this one: a task that was handed back, or that went to a
+        worker which had just died, was delivered, too.
+        """
         return self._attempt.delivery.deliveries
 
     @property
