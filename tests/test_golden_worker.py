@@ -32,7 +32,7 @@ H = "history.$RUN | $RUN"
 NOTE = "$KV.checkpoints.$RUN.p=note | "
 PAUSE = Difference(
     "a handed-back pause keeps its attempt number, so that it costs no retry (design 8.1), and has "
-    "a note beside the checkpoint (8.2)",
+    "a note beside the checkpoint (design 8.2)",
     gone=[f"{H}.p.step.started.2"],
     new=[f"{H}.p.step.started.1.d2", NOTE, NOTE, NOTE],
 )

@@ -1,4 +1,4 @@
-"""The last seconds of a drain, in one place: a worker is gone within 2 s after its grace (8.12).
+"""The last seconds of a drain, in one place (design 8.12): gone within 2 s after the grace.
 
 ::
 
