@@ -4,6 +4,6 @@
 ``micro_service`` answers those who ask from outside, ``task_trees`` tells where each trio task of
 an attempt stands. Each takes a function that gives the attempts in flight.
 
-Public to the other rooms: ``Watchdog``, ``Standstills``, ``MicroService``, ``attempt_tree``. May
-import ``attempts``. Called by ``service`` and ``drain``.
+Public to the other rooms: ``Watchdog``, ``Standstills``, ``MicroService``, ``attempt_tree``.
+May import ``attempts``. Called by ``service`` and ``drain``.
 """
