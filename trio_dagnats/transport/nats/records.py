@@ -26,13 +26,16 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.port import Record
 from trio_dagnats.wire.subjects import check_key
-from trio_dagnats.wire.text import parse_rfc3339, rfc3339
+from trio_dagnats.wire.text import parse_rfc3339, rfc3339, whole
 
 IDLE_NS = 10_000_000_000
 """The server forgets a reader's consumer after this, if we could not delete it."""
 PART = 1000
-PART_BYTES = 8 * 1024 * 1024
-"""Messages and bytes of one pull."""
+PART_BYTES = 2 * 1024 * 1024
+"""Messages and bytes of one pull or batch. A server drops a connection on which more bytes wait
+than its ``max_pending``, which is never less than its ``max_payload`` but can be little more."""
+LINE_BYTES = 8 * 1024
+"""Bytes that a message needs beside its headers and its body: two subjects and numbers."""
 _NO_MORE = frozenset({"204", "404"})
 """The end of several answers, and that there are none at all."""
 
@@ -71,23 +74,28 @@ class _Gathering:
 
 @final
 class _Several:
-    """Collects direct answers until the server says that there are no more.
+    """Collects direct answers until the server says that it sends no more.
 
     Attributes:
+        records: the answers by their subjects.
         able: whether the server has understood the question; None until it has answered.
+        complete: nothing was left out for its size.
     """
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
+        self.records: dict[str, Record] = {}
         self.done = trio.Event()
         self.able: bool | None = None
+        self.complete = False
 
     def take(self, message: Incoming) -> None:
         if message.status:
             self.able = message.status in _NO_MORE
+            self.complete = not whole(message.headers.get("Nats-Num-Pending", ""))
             self.done.set()
         else:
-            self.records.append(direct_record(message))
+            record = direct_record(message)
+            self.records[record.subject] = record
 
     def gap(self) -> None:
         """A lost connection has lost the rest: ask again."""
@@ -104,6 +112,11 @@ class Records:
     def __init__(self, link: Link, api: JsApi) -> None:
         self._link = link
         self._api = api
+
+    @property
+    def _part_bytes(self) -> int:
+        """How many bytes may be on their way at once: the largest message fits."""
+        return max(PART_BYTES, self._link.path.max_payload + LINE_BYTES)
 
     async def read(
         self, stream: str, subject: str, *, after: int, since_ns: int, deadline: float
@@ -126,16 +139,25 @@ class Records:
     ) -> list[Record] | None:
         """Read the newest message of each subject; None if this server cannot do it at once.
 
+        The server ends an answer that has grown too large: the rest is asked for again.
+
         Raises:
             NotStored: no answer in time.
         """
-        request = json.dumps({"multi_last": list(subjects)}).encode()
+        found: dict[str, Record] = {}
+        most = PART_BYTES  # it sends one more than fit, so the largest need not
         while trio.current_time() < deadline:
             gathering = _Several()
+            left = [subject for subject in subjects if subject not in found]
+            request = json.dumps({"multi_last": left, "max_bytes": most}).encode()
             frame = Frame(api_subject("DIRECT.GET", stream), request, not_after=deadline)
             await self._ask(frame, gathering, deadline)
-            if gathering.able is not None:
-                return gathering.records if gathering.able else None
+            if gathering.able is False:
+                return None
+            found |= gathering.records
+            most = most if gathering.able else 1  # too much may have cost the connection
+            if gathering.complete or len(found) == len(subjects):
+                return list(found.values())
         raise NotStored(f"{stream} could not be read in time")
 
     async def last(self, stream: str, subject: str, deadline: float) -> Record | None:
@@ -196,12 +218,11 @@ class Records:
     ) -> list[Record] | None:
         """Pull in parts: a server drops a connection on which too many bytes wait."""
         subject = api_subject("CONSUMER.MSG.NEXT", stream, name)
-        most_bytes = max(PART_BYTES, 2 * self._link.path.max_payload)
         records: list[Record] = []
         while len(records) < expected:
             before = len(records)
             most = min(expected - before, PART)
-            request = {"batch": most, "max_bytes": most_bytes, "no_wait": True}
+            request = {"batch": most, "max_bytes": self._part_bytes, "no_wait": True}
             frame = Frame(subject, json.dumps(request).encode(), not_after=deadline)
             await self._ask(frame, _Gathering(records, most), deadline)
             if len(records) == before:
