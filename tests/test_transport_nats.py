@@ -12,9 +12,10 @@ from contract_bench import PATIENCE, Bench, Sink
 
 from benchmarks.partitions import DOWN, Proxy
 from trio_dagnats import Client, ConnectOptions, TaskContext, Worker, Workflow
-from trio_dagnats.errors import ConnectError, UsageError
+from trio_dagnats.errors import Conflict, ConnectError, UsageError
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
+from trio_dagnats.transport.nats.jsapi import raise_api_error
 from trio_dagnats.transport.nats_py import connection
 
 
@@ -195,3 +196,10 @@ async def test_a_lost_connection_is_logged_once(
 
     told = [r.getMessage() for r in caplog.records if r.name == "trio_dagnats.transport"]
     assert [line.rpartition(" ")[2] for line in told] == ["reconnecting", "back"]
+
+
+@pytest.mark.parametrize("code", [10071, 10164])
+def test_a_subject_that_has_moved_on_is_a_conflict(code: int) -> None:
+    """The second code is told by several servers, while a message is on its way into it."""
+    with pytest.raises(Conflict):
+        raise_api_error({"err_code": code, "description": "wrong last sequence"})

@@ -15,8 +15,9 @@ from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, StreamSpec
 from trio_dagnats.wire.subjects import check_filter, check_name
 
 NO_RESPONDERS = "503"
-WRONG_LAST_SEQUENCE = 10071
-OVERLAP = (10100, 10099)
+_WRONG_LAST_SEQUENCE = {10071, 10164}
+"""The second one: another message is on its way into the subject, on several servers."""
+_OVERLAP = {10100, 10099}
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
@@ -56,7 +57,7 @@ def read_reply(body: bytes) -> dict[str, object]:
 def raise_api_error(error: Json) -> NoReturn:
     """Raise what an ``error`` object in an answer means to the caller."""
     code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
-    if code == WRONG_LAST_SEQUENCE or code in OVERLAP:
+    if code in _WRONG_LAST_SEQUENCE | _OVERLAP:
         raise Conflict(f"{text} (JetStream error {code})")
     if code in _NO_JETSTREAM:
         raise no_jetstream()
