@@ -3,6 +3,10 @@
 A first send goes plain when its lease outlives a dead connection: by the time another worker may
 speak, nothing of ours can arrive any more. Everything else is conditional on the history being
 what we know, beginning with our own ``step.started``; what came in between is read and judged.
+
+A conflict without news has two causes: on several servers another message is on its way into the
+subject, or the history that we know is gone (purged, or deleted and made again). So the next try
+waits a little, and what is known is checked against the newest event there is.
 """
 
 from collections import defaultdict
@@ -20,6 +24,10 @@ from trio_dagnats.transport.port import Broker, Record, Stored
 from trio_dagnats.wire.events import Event
 from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY
 from trio_dagnats.wire.task import Task
+
+FIRST_PAUSE = 0.05
+LAST_PAUSE = 1.0
+"""Seconds before another try after one that has taught nothing; each waits twice as long."""
 
 
 class Verdict(Enum):
@@ -48,7 +56,8 @@ class Claim:
     """What this worker knows about the history of a dispatch, and until when it may speak.
 
     ``known`` is the newest history sequence it has seen; ``first`` says that this is the first
-    delivery; ``until`` is the end of the lease (trio time).
+    delivery; ``until`` is the end of the lease (trio time). ``pause`` is for how many seconds the
+    next try waits if this one teaches nothing.
     """
 
     task: Task
@@ -57,6 +66,7 @@ class Claim:
     first: bool
     until: float
     known: int = 0
+    pause: float = FIRST_PAUSE
 
 
 @final
@@ -114,16 +124,33 @@ class Settler:
 
     async def _conditional(self, claim: Claim, event: Event) -> Verdict | None:
         """Send once; None if the history has moved on in a way that does not concern us."""
+        known, fruitless = claim.known, False
         try:
-            stored = await store_event(
-                self._broker, event, expect_last=claim.known, deadline=claim.until
-            )
+            stored = await store_event(self._broker, event, expect_last=known, deadline=claim.until)
         except Conflict:
-            return await self._look(claim, event)
-        if not stored.duplicate:
-            return Verdict.STORED
-        claim.known = 0  # the id is stored, but we have not seen it: read from the task on
-        return await self._look(claim, event)
+            pass
+        else:
+            if not stored.duplicate:
+                return Verdict.STORED
+            # The id is stored, but we have not seen it: read from the task on. It is not there if
+            # an earlier iteration had it, or if it was purged: the server forgets it with time.
+            claim.known, fruitless = 0, True
+        verdict = await self._look(claim, event)
+        if verdict is None and (fruitless or claim.known == known):
+            await self._doubt(claim, event.subject)
+        return verdict
+
+    async def _doubt(self, claim: Claim, subject: str) -> None:
+        """Wait, then check what is known: it may be of a history that is no more."""
+        until, claim.pause = trio.current_time() + claim.pause, min(2 * claim.pause, LAST_PAUSE)
+        if until >= claim.until:
+            raise NotStored("the history was not what it seemed until the lease ended")
+        await trio.sleep_until(until)
+        last = await self._broker.last_record(WORKFLOW_HISTORY, subject, deadline=claim.until)
+        if last is None or last.sequence < claim.known:
+            claim.known = 0
+        elif not claim.known and last.time_ns < claim.published_ns:
+            claim.known = last.sequence  # nothing since the task: the newest one before it counts
 
     async def _look(self, claim: Claim, event: Event) -> Verdict | None:
         return _judge(await self._news(claim, event), claim, event)
