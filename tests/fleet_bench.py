@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -14,8 +15,8 @@ from trio_dagnats.local.engine import resources
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import EventType, parse_event
-from trio_dagnats.wire.names import WORKFLOW_HISTORY, task_subject
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY, task_subject
+from trio_dagnats.wire.text import NS, compact
 
 PATIENCE = 30.0
 OUTCOMES = {EventType.STEP_COMPLETED, EventType.STEP_FAILED}
@@ -31,24 +32,26 @@ class Fleet:
 
     Attributes:
         begun: executions by run.
-        may_end: the handlers end when it is set.
+        may_end: the first executions of the runs end when it is set.
+        may_end_again: the others end when it is set.
     """
 
     url: str
     admin: Broker
     begun: Counter[str] = field(default_factory=Counter)
     may_end: trio.Event = field(default_factory=trio.Event)
+    may_end_again: trio.Event = field(default_factory=trio.Event)
     _lot: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     def worker(self, *, ack_wait: float = 300.0, concurrency: int = 64) -> Worker:
         """Make a worker whose handlers wait for ``may_end``."""
-        worker = Worker(self.url, concurrency=concurrency, grace=1.0)
+        worker = Worker(self.url, concurrency=concurrency, grace=10.0)
 
         @worker.handle("t", ack_wait=ack_wait)
         async def handler(ctx: TaskContext) -> int:
             self.begun[ctx.run_id] += 1
             self._lot.unpark_all()
-            await self.may_end.wait()
+            await (self.may_end if self.begun[ctx.run_id] == 1 else self.may_end_again).wait()
             return 1
 
         return worker
@@ -71,6 +74,26 @@ class Fleet:
         events = [parse_event(record.body) for record in found]
         return Counter(event.run_id for event in events if event.type in OUTCOMES)
 
+    async def until_stored(self, *runs: str) -> None:
+        """Wait until each of these runs has an outcome."""
+        with trio.fail_after(PATIENCE):
+            while not set(runs) <= set(await self.outcomes()):
+                await trio.lowlevel.checkpoint()
+
+    async def until_made(self) -> None:
+        """Wait until there is a durable."""
+        with trio.fail_after(PATIENCE):
+            while not await self.admin.consumers(TASK_QUEUES, deadline=soon()):
+                await trio.lowlevel.checkpoint()
+
+    async def until_lease(self, seconds: float) -> None:
+        """Wait until the durable's lease is so long."""
+        with trio.fail_after(2 * PATIENCE):
+            while True:
+                (durable,) = await self.admin.consumers(TASK_QUEUES, deadline=soon())
+                if durable.ack_wait_ns == round(seconds * NS):
+                    return
+
     async def queued(self, count: int) -> None:
         """Wait until so many tasks are left in the queue: the server tells nobody when."""
         with trio.fail_after(PATIENCE):
@@ -84,6 +107,20 @@ class Fleet:
         found: dict[str, dict[str, object]] = json.loads(answer.body)
         assert "error" not in found, found
         return found
+
+    async def forget_ids_soon(self) -> None:
+        """Let the history forget the ids of its messages within a tenth of a second."""
+        config = (await self.api(f"STREAM.INFO.{WORKFLOW_HISTORY}"))["config"]
+        update = {**config, "duplicate_window": NS // 10}
+        await self.api(f"STREAM.UPDATE.{WORKFLOW_HISTORY}", **update)
+
+    async def until_ids_are_forgotten(self) -> None:
+        """Wait until the history takes the id of a message once more."""
+        other = b'{"type":"workflow.started","run_id":"other"}'
+        store = partial(self.admin.store, "history.other", other, msg_id=f"id{self.begun.total()}")
+        await store(deadline=soon())
+        while (await store(deadline=soon())).duplicate:
+            await trio.lowlevel.checkpoint()
 
     async def make_again(self, stream: str) -> None:
         """Delete a stream, and let the engine make it again."""

@@ -48,7 +48,7 @@ WORKER_ROOMS = {
     "telemetry": set[str](),
     "deadlines": set[str](),
     "settings": {"intake"},
-    "directory": {"deadlines", "intake"},
+    "directory": {"deadlines"},
     "attempts": {"deadlines", "engine", "intake", "telemetry"},
     "execution": {"attempts", "deadlines", "engine", "intake", "telemetry"},
     "observe": {"attempts"},

@@ -11,8 +11,8 @@ from trio_dagnats.testing import Harness
 from trio_dagnats.transport.port import ConsumerSpec, ConsumerState
 from trio_dagnats.wire.names import TASK_QUEUES, durable_name, filter_subject
 from trio_dagnats.wire.text import NS
-from trio_dagnats.worker.directory import EVERY
 from trio_dagnats.worker.intake.durables import MAX_ACK_PENDING
+from trio_dagnats.worker.intake.lookout import EVERY
 
 SERVED = ("a", "b", "c")
 

@@ -4,10 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
+from contract_bench import Sink
 from fleet_bench import Fleet, fleet_on
 
 from trio_dagnats.local import Server
-from trio_dagnats.wire.names import WORKFLOW_HISTORY
+from trio_dagnats.transport import open_broker
+from trio_dagnats.transport.port import ConsumerSpec
+from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.worker.intake.lookout import EVERY
 
 RUNS = [f"r{number}" for number in range(20)]
 Act = Callable[[Fleet], Awaitable[object]]
@@ -61,3 +65,100 @@ async def test_what_was_known_of_a_history_that_is_gone_holds_no_outcome_up(
         fleet.may_end.set()
         await fleet.queued(0)
     assert fleet.begun == await fleet.outcomes() == dict.fromkeys(RUNS, 1)
+
+
+async def test_a_task_that_has_the_sequence_of_one_in_a_deleted_stream_is_another_one(
+    fleet: Fleet,
+) -> None:
+    """Nor does the answer to the old one, which still runs, take the new one from the queue."""
+    async with fleet.worker():
+        await fleet.put("old")
+        await fleet.until_begun(1)
+        await fleet.make_again(TASK_QUEUES)
+
+        await fleet.put("new")
+
+        await fleet.until_begun(2)
+        fleet.may_end.set()
+        await fleet.queued(0)
+        assert fleet.begun == await fleet.outcomes() == {"old": 1, "new": 1}
+
+
+async def test_the_answer_to_a_task_of_a_deleted_stream_takes_no_other_ones_message(
+    fleet: Fleet,
+) -> None:
+    """Another worker has the new task, and is killed: it must come again."""
+    async with fleet.worker(concurrency=1):
+        await fleet.put("old")
+        await fleet.until_begun(1)
+        await fleet.make_again(TASK_QUEUES)
+        async with open_broker(fleet.url) as broker, trio.open_nursery() as nursery:
+            sink = Sink()
+            await fleet.until_made()
+            async with broker.intake(TASK_QUEUES, "workers-t", sink) as intake:
+                await fleet.put("new")
+                intake.pull(1, 30.0)
+                await sink.wait(1)
+                fleet.may_end.set()
+                await fleet.until_stored("old")
+                await fleet.admin.request("$JS.API.INFO", b"", timeout=10.0)  # all has arrived
+
+                state = (await fleet.api("STREAM.INFO.TASK_QUEUES"))["state"]
+                assert state["messages"] == 1
+            nursery.cancel_scope.cancel()
+
+
+async def the_first_executions_end_first(fleet: Fleet) -> None:
+    fleet.may_end.set()
+    await fleet.until_stored(*RUNS)
+    await fleet.until_ids_are_forgotten()
+    fleet.may_end_again.set()
+
+
+async def the_second_executions_end_first(fleet: Fleet) -> None:
+    fleet.may_end_again.set()
+    await fleet.until_stored(*(run for run in RUNS if fleet.begun[run] > 1))
+    await fleet.until_ids_are_forgotten()
+    fleet.may_end.set()
+
+
+@pytest.mark.parametrize("slots", [64, len(RUNS) // 2], ids=["with a pull", "with all slots full"])
+@pytest.mark.parametrize("end", [the_first_executions_end_first, the_second_executions_end_first])
+async def test_a_durable_that_is_deleted_under_two_workers_makes_no_second_outcomes(
+    fleet: Fleet, end: Act, slots: int
+) -> None:
+    """What is delivered again is executed again; that cannot be helped."""
+    await fleet.forget_ids_soon()
+    async with fleet.worker(concurrency=slots), fleet.worker(concurrency=slots):
+        await fleet.put(*RUNS)
+        await fleet.until_begun(len(RUNS))
+        await fleet.api("CONSUMER.DELETE.TASK_QUEUES.workers-t")
+        if slots == 64:
+            await fleet.until_begun(len(RUNS) + 1)
+
+        await end(fleet)
+
+        await fleet.queued(0)
+    assert await fleet.outcomes() == dict.fromkeys(RUNS, 1)
+
+
+async def test_a_lease_that_somebody_shortens_is_restored_upon_the_first_redelivery(
+    fleet: Fleet,
+) -> None:
+    async with fleet.worker():
+        await fleet.put("r")
+        await fleet.until_begun(1)
+        shorter = ConsumerSpec(
+            stream=TASK_QUEUES,
+            durable="workers-t",
+            filter_subject="task.t.>",
+            ack_wait_ns=10**9,
+            max_ack_pending=100_000,
+        )
+        await fleet.admin.ensure_consumer(shorter, deadline=trio.current_time() + 10)
+        begun = trio.current_time()
+
+        await fleet.until_lease(300)
+
+        assert trio.current_time() - begun < EVERY / 2
+    assert fleet.begun == {"r": 1}

@@ -6,6 +6,7 @@ from contract_bench import NS, PATIENCE, Bench, Sink
 
 from trio_dagnats.errors import Conflict, Missing
 from trio_dagnats.transport.port import ConsumerSpec, Delivery, PullEnd
+from trio_dagnats.wire.names import consumer_deleted
 
 
 async def state(bench: Bench, name: str = "c") -> tuple[int, int]:
@@ -387,3 +388,48 @@ async def test_a_message_that_its_sink_chokes_on_comes_again_after_its_lease(
         found = await sink.wait(3)
 
     assert [delivery.body for delivery in found] == [b"odd", b"next", b"odd"]
+
+
+async def test_a_durable_and_a_stream_say_when_they_were_made(bench: Bench) -> None:
+    """By the clock that stamps messages: what was stored before is older, what comes is not."""
+    await bench.store(bench.task("a"))
+    before = await bench.broker.last_record(bench.queue, bench.task("a"), deadline=bench.soon)
+    first = await bench.consumer()
+    await bench.broker.delete_consumer(bench.queue, "c", deadline=bench.soon)
+    second = await bench.consumer()
+    await bench.store(bench.task("a"))
+    after = await bench.broker.last_record(bench.queue, bench.task("a"), deadline=bench.soon)
+    again = await bench.consumer()
+    stream = await bench.broker.stream_made_ns(bench.queue, deadline=bench.soon)
+
+    assert before is not None
+    assert after is not None
+    assert stream <= before.time_ns <= first.made_ns <= second.made_ns <= after.time_ns
+    assert again.made_ns == second.made_ns
+    with pytest.raises(Missing):
+        await bench.broker.stream_made_ns("NONE", deadline=bench.soon)
+
+
+async def test_a_deletion_is_told(bench: Bench) -> None:
+    told = trio.Event()
+    await bench.consumer()
+    async with bench.broker.listen(consumer_deleted(bench.queue, "*"), lambda _: told.set()):
+        await bench.broker.delete_consumer(bench.queue, "c", deadline=bench.soon)
+        with trio.fail_after(PATIENCE):
+            await told.wait()
+
+
+async def test_what_was_forgotten_is_not_renewed(bench: Bench, sink: Sink) -> None:
+    """Its sequence may be another message's now; nobody else gets it."""
+    await bench.store(bench.task("a"))
+    await bench.consumer(ack_wait=0.5)
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(2, 30.0)
+        (delivery,) = await sink.wait(1)
+        delivery.forget()
+
+        with trio.move_on_after(10.0):
+            while len(sink.deliveries) < 2:
+                await delivery.renew(deadline=bench.soon)
+
+        assert len(sink.deliveries) == 2

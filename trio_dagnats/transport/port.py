@@ -241,6 +241,16 @@ class Broker(Buckets, Protocol):
         """
         ...
 
+    async def stream_made_ns(self, stream: str, *, deadline: float) -> int:
+        """Return when the stream was made, by the server's clock as the times of messages are.
+
+        What is older was in an earlier stream of that name, whose sequences are used again.
+
+        Raises:
+            Missing: no such stream.
+        """
+        ...
+
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """List all consumers of a stream, all pages."""
         ...
@@ -255,5 +265,8 @@ class Broker(Buckets, Protocol):
         ...
 
     async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
-        """Delete a consumer; an absent one is no error."""
+        """Delete a consumer; an absent one is no error.
+
+        The server tells so on ``wire.names.consumer_deleted``; of a stream on ``stream_deleted``.
+        """
         ...

@@ -44,11 +44,17 @@ class Delivery(Protocol):
         ...
 
     def forget(self) -> None:
-        """Say nothing about the delivery, ever: its lease is lost, or it is another's twin."""
+        """Say nothing about the delivery, ever.
+
+        Its lease is lost, or it is another's twin, or its stream is gone: the answer would be taken
+        for one about the message that has its sequence now.
+        """
         ...
 
     async def renew(self, *, deadline: float) -> float:
         """Renew the lease (``+WPI``), confirmed; return the trio time of the confirmed *send*.
+
+        Of what was answered or forgotten nothing is sent, and nobody else gets it: that is now.
 
         Raises:
             NotStored: no confirmation before ``deadline``.

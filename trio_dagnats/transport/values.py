@@ -100,7 +100,11 @@ class ConsumerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerState:
-    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one."""
+    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one.
+
+    ``made_ns`` is when it was made, by the server's clock as the times of messages are: what is
+    older may have been delivered by an earlier one of that name.
+    """
 
     name: str
     durable: str
@@ -110,6 +114,7 @@ class ConsumerState:
     pending: int = 0
     ack_pending: int = 0
     waiting: int = 0
+    made_ns: int = 0
 
 
 class PullEnd(Enum):

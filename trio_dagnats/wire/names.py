@@ -48,6 +48,16 @@ def durable_name(task_type: str, group: str = "") -> str:
     return f"{base}-{sanitize(group)}" if group else base
 
 
+def consumer_deleted(stream: str, name: str) -> str:
+    """Return where the server tells that a consumer was deleted."""
+    return f"$JS.EVENT.ADVISORY.CONSUMER.DELETED.{stream}.{name}"
+
+
+def stream_deleted(stream: str) -> str:
+    """Return where the server tells that a stream was deleted, and all its consumers with it."""
+    return f"$JS.EVENT.ADVISORY.STREAM.DELETED.{stream}"
+
+
 def filter_subject(task_type: str, group: str = "") -> str:
     """Return the durable's filter; never sanitized."""
     return f"task.{task_type}.{group}.>" if group else f"task.{task_type}.>"

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -12,13 +11,11 @@ import trio
 
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.deadlines import LEAVE
-from trio_dagnats.worker.intake import durables
-from trio_dagnats.worker.intake.served import Served
 
 log = Log("trio_dagnats.worker")
 
@@ -29,21 +26,16 @@ PATIENCE = 5.0
 
 @final
 class Presence:
-    """Keeps the directory entry of one worker, and looks after its durables on the way.
+    """Keeps the directory entry of one worker.
 
     Args:
         broker: the connected server.
         registration: the entry; ``last_seen`` is stamped at every write.
-        served: whose durables are kept in shape.
     """
 
-    def __init__(
-        self, broker: Broker, registration: WorkerRegistration, served: Sequence[Served]
-    ) -> None:
+    def __init__(self, broker: Broker, registration: WorkerRegistration) -> None:
         self._broker = broker
         self._registration = registration
-        self._served = served
-        self._warned = False
 
     async def announce(self) -> None:
         """Write the entry; a server without the bucket just has no directory (contract 1.3)."""
@@ -60,11 +52,20 @@ class Presence:
             log.warning("directory entry not written: %s", error)
 
     async def run(self) -> None:
-        """Renew the entry and look after the durables, until cancelled."""
+        """Renew the entry, until cancelled."""
         while True:
             await trio.sleep(EVERY)
             await self.announce()
-            await self._look_after()
+
+    async def is_alone(self) -> bool:
+        """Say whether no other worker is in the directory, nor was in its last minute."""
+        try:
+            return not await self._broker.kv_entries(
+                BUCKET_WORKERS, deadline=trio.current_time() + PATIENCE
+            )
+        except BrokerError as error:
+            log.debug("directory not read: %s", error)
+            return False
 
     async def leave(self) -> None:
         """Delete the entry; the last thing a worker does on its connection."""
@@ -76,30 +77,6 @@ class Presence:
             )
         except BrokerError as error:
             log.warning("directory entry not deleted, it ends by itself in 60 s: %s", error)
-
-    async def _look_after(self) -> None:
-        try:
-            found = await durables.all_found(self._broker)
-        except BrokerError as error:
-            log.warning("consumers not checked: %s", error)
-            return
-        for served in self._served:
-            await self._restore(served, found)
-
-    async def _restore(self, served: Served, found: Sequence[ConsumerState]) -> None:
-        try:
-            changed = await durables.restore(self._broker, served, found)
-        except BrokerError as error:
-            log.warning("consumer of %s not checked: %s", served.task_type, error)
-            return
-        if changed and not self._warned:
-            self._warned = True
-            log.warning(
-                "the consumer of %s was reset (a Go worker does so when it starts) and is "
-                "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
-                "type, and a shorter ack_wait than this worker's ends its leases too early",
-                served.task_type,
-            )
 
 
 def describe(worker_id: str, task_types: tuple[str, ...], concurrency: int) -> WorkerRegistration:

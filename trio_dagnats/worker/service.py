@@ -22,7 +22,7 @@ from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import EngineError
 from trio_dagnats.inspection import is_interrupt
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
@@ -44,6 +44,7 @@ from trio_dagnats.worker.execution.task_pool import Interrupt, Runners
 from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.consume import Consumer
+from trio_dagnats.worker.intake.lookout import Lookout
 from trio_dagnats.worker.intake.slots import Slots
 from trio_dagnats.worker.observe.micro_service import MicroService
 from trio_dagnats.worker.observe.stalled import Standstills
@@ -151,15 +152,15 @@ class Service:
                 attempts = InFlight(shared, Nursling(YOUNG, begin_duties), watch)
                 self._attempts = attempts
                 entrance = Entrance(fast_path.begin)
-                served = [handler.served for handler in self._handlers]
-                presence = Presence(self._broker, self._registration, served)
+                presence = Presence(self._broker, self._registration)
+                lookout = Lookout(self._broker, attempts.outlived)
                 own = (shared.agenda, shared.slots, watch, attempts.young, entrance)
-                for helper in (*own, presence, *self._observers()):
+                for helper in (*own, presence, lookout, *self._observers()):
                     helpers.start_soon(uninterrupted(helper.run))
                 helpers.start_soon(uninterrupted(shared.facts.serve))
                 helpers.start_soon(uninterrupted(self.overrun.run), self._grace)
                 try:
-                    await self._serve(attempts, entrance, presence, task_status)
+                    await self._serve(attempts, entrance, presence, lookout, task_status)
                 finally:
                     await presence.leave()
                 helpers.cancel_scope.cancel()
@@ -171,6 +172,7 @@ class Service:
         attempts: InFlight,
         entrance: Entrance[Attempt],
         presence: Presence,
+        lookout: Lookout,
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Pull until the intake is cancelled, then wait for the last attempt."""
@@ -179,16 +181,32 @@ class Service:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
                     # take the whole ledger for itself.
-                    found = await durables.all_found(self._broker)
-                    start = partial(admit, attempts, entrance)
-                    consumers = [await self._consumer(h, found, start) for h in self._handlers]
-                    for consumer in consumers:
+                    await self._make_consumers(
+                        lookout, partial(admit, attempts, entrance), presence
+                    )
+                    for consumer in lookout.consumers:
                         await intake.start(uninterrupted(consumer.run))
                     await presence.announce()
                     self.ready = True
                     task_status.started()
             self.overrun.sweep()
             await attempts.emptied()
+
+    async def _make_consumers(
+        self, lookout: Lookout, admit_for: Callable[..., None], presence: Presence
+    ) -> None:
+        found = await durables.all_found(self._broker)
+        absent = [h for h in self._handlers if not durables.is_among(h.served, found)]
+        alone = bool(absent) and await presence.is_alone()
+        for handler in self._handlers:
+            state = await durables.ensure(self._broker, handler.served, found)
+            start = partial(admit_for, handler.program)
+            consumer = Consumer(
+                self._broker, handler.served, state, self._slots, start, lookout.look_soon
+            )
+            if alone and handler in absent:
+                consumer.made_alone()
+            lookout.consumers.append(consumer)
 
     def _observers(self) -> tuple[Watchdog, Standstills, MicroService]:
         """Make what only looks at the attempts."""
@@ -201,13 +219,6 @@ class Service:
             Standstills(live),
             MicroService(self._broker, self._registration, live),
         )
-
-    async def _consumer(
-        self, handler: Handler, found: Sequence[ConsumerState], admit_for: Callable[..., None]
-    ) -> Consumer:
-        state = await durables.ensure(self._broker, handler.served, found)
-        start = partial(admit_for, handler.program)
-        return Consumer(self._broker, handler.served, state, self._slots, start)
 
     async def _preflight(self) -> bool:
         """Check that an engine has prepared the server; say whether notes can be kept."""

@@ -242,15 +242,17 @@ class MemoryBroker:
     async def ensure_bucket(self, bucket: str, *, ttl_ns: int = 0, deadline: float) -> None:
         """See the port."""
         await self.line.turn(deadline)
-        name = f"KV_{check_name(bucket)}"
-        if name not in self._server.streams:
-            spec = StreamSpec(name=name, subjects=(f"$KV.{bucket}.>",), max_age_ns=ttl_ns)
-            self._server.ensure_stream(spec, max_per_subject=1)
+        self._server.ensure_bucket(bucket, ttl_ns)
 
     async def has_stream(self, stream: str, *, deadline: float) -> bool:
         """See the port."""
         await self.line.turn(deadline)
         return check_name(stream) in self._server.streams
+
+    async def stream_made_ns(self, stream: str, *, deadline: float) -> int:
+        """See the port."""
+        await self.line.turn(deadline)
+        return self._server.stream(stream).made_ns
 
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """See the port."""
@@ -265,9 +267,7 @@ class MemoryBroker:
     async def delete_consumer(self, stream: str, name: str, *, deadline: float) -> None:
         """See the port."""
         await self.line.turn(deadline)
-        consumer = self._server.stream(stream).consumers.pop(check_name(name), None)
-        if consumer is not None:
-            consumer.delete()
+        self._server.delete_consumer(stream, name)
 
     def _loses_ack(self) -> bool:
         if not self.acks_to_lose:

@@ -64,6 +64,7 @@ class Consumer:
         find: returns a message that is still in the stream.
         remove: takes a message out of a work queue.
         answers: gets each answer that arrives.
+        made_ns: when it was made.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Consumer:
         find: Callable[[int], Record | None],
         remove: Callable[[int], None],
         answers: deque[Answer],
+        made_ns: int,
     ) -> None:
+        self._made_ns = made_ns
         self._answers = answers
         self.spec = spec
         self._clockwork = clockwork
@@ -97,6 +100,7 @@ class Consumer:
             pending=len(self._todo),
             ack_pending=len(self._leases) + len(self._held),
             waiting=len(self._pulls),
+            made_ns=self._made_ns,
         )
 
     def wants(self, subject: str) -> bool:

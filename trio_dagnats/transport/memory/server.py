@@ -15,7 +15,7 @@ from trio_dagnats.transport.memory.streams import Stream
 from trio_dagnats.transport.memory.subjects import matches
 from trio_dagnats.transport.port import ConsumerSpec, Message, Stored, StreamSpec
 from trio_dagnats.transport.rules import no_bucket
-from trio_dagnats.wire.names import MSG_ID, overlap
+from trio_dagnats.wire.names import MSG_ID, consumer_deleted, overlap
 from trio_dagnats.wire.subjects import check_filter, check_name
 from trio_dagnats.wire.text import NS
 
@@ -145,7 +145,14 @@ class MemoryServer:
         if check_name(spec.name) in self.streams:
             self.streams[spec.name].spec = spec
         else:
-            self.streams[spec.name] = Stream(spec, max_per_subject)
+            self.streams[spec.name] = Stream(spec, self.time_ns(), max_per_subject)
+
+    def ensure_bucket(self, bucket: str, ttl_ns: int) -> None:
+        """Create a key-value bucket (history 1) if it is absent."""
+        name = f"KV_{check_name(bucket)}"
+        if name not in self.streams:
+            spec = StreamSpec(name=name, subjects=(f"$KV.{bucket}.>",), max_age_ns=ttl_ns)
+            self.ensure_stream(spec, max_per_subject=1)
 
     def ensure_consumer(self, spec: ConsumerSpec) -> Consumer:
         """Create a durable, or change its configuration.
@@ -168,11 +175,18 @@ class MemoryServer:
             consumer.serve()
             return consumer
         remove = stream.remove if work_queue else _keep
-        consumer = Consumer(spec, self.clockwork, stream.get, remove, self.answers)
+        consumer = Consumer(spec, self.clockwork, stream.get, remove, self.answers, self.time_ns())
         stream.consumers[spec.durable] = consumer
         for record in stream.read(spec.filter_subject, self.time_ns()):
             consumer.add(record.sequence)
         return consumer
+
+    def delete_consumer(self, stream: str, name: str) -> None:
+        """Delete a durable, and tell so; an absent one is no error."""
+        consumer = self.stream(stream).consumers.pop(check_name(name), None)
+        if consumer is not None:
+            consumer.delete()
+            self._hand_out(Message(subject=consumer_deleted(stream, name), body=b"{}"))
 
     def _store(
         self,

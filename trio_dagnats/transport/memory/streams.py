@@ -16,11 +16,13 @@ class Stream:
 
     Args:
         spec: its configuration.
+        made_ns: when it was made.
         max_per_subject: how many messages of one subject are kept, 0 for all.
     """
 
-    def __init__(self, spec: StreamSpec, max_per_subject: int = 0) -> None:
+    def __init__(self, spec: StreamSpec, made_ns: int, max_per_subject: int = 0) -> None:
         self.spec = spec
+        self.made_ns = made_ns
         self.max_per_subject = max_per_subject
         self.consumers: dict[str, Consumer] = {}
         self._records: dict[int, Record] = {}

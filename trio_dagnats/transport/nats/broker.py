@@ -169,6 +169,10 @@ class NatsBroker:
         """See the port."""
         return await self._api.has_stream(stream, deadline)
 
+    async def stream_made_ns(self, stream: str, *, deadline: float) -> int:
+        """See the port."""
+        return await self._api.stream_made_ns(stream, deadline)
+
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
         """See the port."""
         return await self._api.consumers(stream, deadline)

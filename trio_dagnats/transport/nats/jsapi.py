@@ -13,6 +13,7 @@ from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, StreamSpec
 from trio_dagnats.wire.subjects import check_filter, check_name
+from trio_dagnats.wire.text import parse_rfc3339
 
 NO_RESPONDERS = "503"
 _WRONG_LAST_SEQUENCE = {10071, 10164}
@@ -140,6 +141,11 @@ class JsApi:
             return False
         return True
 
+    async def stream_made_ns(self, stream: str, deadline: float) -> int:
+        """See ``port.Broker.stream_made_ns``."""
+        found = await self.call(api_subject("STREAM.INFO", stream), None, deadline)
+        return parse_rfc3339(str(found["created"]))
+
     async def takes(self, subject: str, deadline: float) -> bool:
         """Say whether some stream takes a subject."""
         asked = api_subject("STREAM.NAMES")
@@ -250,4 +256,5 @@ def _state(info: Json) -> ConsumerState:
         pending=int(str(info.get("num_pending", 0))),
         ack_pending=int(str(info.get("num_ack_pending", 0))),
         waiting=int(str(info.get("num_waiting", 0))),
+        made_ns=parse_rfc3339(str(info["created"])),
     )

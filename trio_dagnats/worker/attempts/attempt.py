@@ -106,6 +106,16 @@ class InFlight:
         if not self.live:
             self._empty.unpark_all()
 
+    def outlived(self, made_ns: int) -> None:
+        """Let no attempt answer whose stream is gone: its sequence is another message's now.
+
+        Args:
+            made_ns: when the stream was made that there is (wall clock).
+        """
+        for attempt in self.live:
+            if attempt.published_ns < made_ns:
+                attempt.delivery.forget()
+
     async def emptied(self) -> None:
         """Wait until no attempt is left, with a task or without."""
         while self.live:
@@ -130,6 +140,7 @@ class Attempt:
         in_flight: the attempts that it is one of.
         shared: what all of them share.
         program: what runs for it.
+        consumer: what has delivered it.
         share: the consumer's part of the slots.
         delivery: the task message.
         dispatch: the identity of the dispatch: the message's stream sequence.
@@ -193,6 +204,7 @@ class Attempt:
         self.in_flight = in_flight
         self.shared = in_flight.shared
         self.program = program
+        self.consumer = consumer
         self.share = consumer.share
         self.delivery = delivery
         self.ack_wait = consumer.ack_wait

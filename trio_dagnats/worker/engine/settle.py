@@ -100,7 +100,7 @@ class Settler:
                 )
             ):
                 return Verdict.STORED
-            return await self._in_turn(claim, event, look_first=plain)
+            return await self._in_turn(claim, event, look_first=plain or not claim.known)
         except Conflict:
             return await self._in_turn(claim, event, look_first=True)
         except NotStored:

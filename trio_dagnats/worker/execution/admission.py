@@ -106,10 +106,16 @@ def admit(
 ) -> None:
     """Make a delivery an attempt, which begins at once or after others; never waits."""
     twin = in_flight.dispatches.get(delivery.stream_sequence)
-    if twin is not None and not twin.cancelled:
+    if twin is not None and twin.published_ns != delivery.published_ns:
+        # The stream was made again, and the sequence is another task's now: an answer to the old
+        # one would be taken for one to this.
+        twin.delivery.forget()
+        consumer.doubt()
+    elif twin is not None and not twin.cancelled:
         # A server that was killed may not remember that it has handed this out. The answer of the
         # attempt that runs settles the message, whichever delivery it was for.
         delivery.forget()
+        consumer.delivered_again()
         in_flight.shared.slots.ended(consumer.share)
         return
     attempt = Attempt(in_flight, program, consumer, delivery)

@@ -201,13 +201,15 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
     shared, outcome = attempt.shared, attempt.outcome
     assert outcome is not None
     event = outcome_event(attempt, outcome)
+    sure = attempt.delivery.published_ns >= attempt.consumer.sure_since_ns
     claim = Claim(
         task=attempt.task,
         dispatch=attempt.dispatch,
         published_ns=attempt.published_ns,
-        first=attempt.delivery.deliveries == 1 and not attempt.unsure,
+        first=sure and attempt.delivery.deliveries == 1 and not attempt.unsure,
         until=attempt.lease_until,
-        known=attempt.known_sequence,
+        # Who else may work on it may have spoken before our own first word: then read all.
+        known=attempt.known_sequence if sure else 0,
     )
     try:
         memory = attempt.own_memory

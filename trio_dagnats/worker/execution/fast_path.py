@@ -147,6 +147,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     shared, memory = attempt.shared, attempt.own_memory
     if (
         attempt.delivery.deliveries > 1
+        or attempt.delivery.published_ns < attempt.consumer.sure_since_ns
         or not surely_in_time(attempt.lease_until, shared.now(), shared.broker.abort_after)
         or (memory is not None and memory.uncommitted and isinstance(outcome, Continued))
     ):

@@ -21,6 +21,7 @@ EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
 EXPIRES_OF_TURN = 0.2
 """Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
+_NEVER = 2**63
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 
 StartAttempt = Callable[["Consumer", Delivery], None]
@@ -37,11 +38,16 @@ class Consumer:
         state: the durable as the server has it.
         slots: the worker's ledger.
         start: starts an attempt.
+        look_soon: has the durables looked at; called by the transport, must not wait.
 
     Attributes:
         share: its part of the slots.
         ack_wait: seconds of the lease on a task, as the durable has it.
         lease: seconds of it for which this worker may speak.
+        made_ns: when the durable was made.
+        sure_since_ns: the first delivery of a task that was stored earlier (wall clock) may not be
+            its first one: an earlier durable of that name, or one that the server forgot, may have
+            delivered it before.
     """
 
     def __init__(
@@ -51,15 +57,19 @@ class Consumer:
         state: ConsumerState,
         slots: Slots,
         start: StartAttempt,
+        look_soon: Callable[[], None],
     ) -> None:
         self.served = served
-        self._know(state)
+        self.know(state)
+        self._own_ns = 0
+        self.trust(state)
         self.share: Share = slots.share(served.concurrency)
         self.share.backlog = state.pending
         self._broker = broker
         self._durable = state.durable or state.name
         self._slots = slots
         self._start = start
+        self._look_soon = look_soon
         self._refusals = 0
 
     def delivered(self, delivery: Delivery) -> None:
@@ -80,14 +90,38 @@ class Consumer:
         else:
             delivery.nak(not_after=delivery.sent_after + self.lease)
 
-    def _know(self, state: ConsumerState) -> None:
+    def know(self, state: ConsumerState) -> None:
+        """Take over the lease that the server grants."""
         self.ack_wait = state.ack_wait_ns / NS
         self.lease = lease_end(0.0, self.ack_wait)
+
+    def trust(self, state: ConsumerState) -> None:
+        """Take the durable for what the server says: nobody has deleted it since."""
+        self.made_ns = state.made_ns
+        self.sure_since_ns = 0 if state.made_ns == self._own_ns else state.made_ns
+
+    def made_alone(self) -> None:
+        """Take all first deliveries for what they are: this worker has made the durable, alone.
+
+        What a fleet finds in its queue when it starts for the first time is nobody else's.
+        """
+        self._own_ns, self.sure_since_ns = self.made_ns, 0
+
+    def doubt(self) -> None:
+        """Be sure of no delivery until the durable has been looked at; never waits."""
+        self.sure_since_ns = _NEVER
+        self._look_soon()
+
+    def delivered_again(self) -> None:
+        """Have a look: a task that runs here was delivered as if its lease had ended."""
+        self._look_soon()
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused."""
         if why is not PullEnd.EXPIRED:
             self._refusals += 1
+        if why is PullEnd.CONSUMER_GONE:
+            self.doubt()
         self._slots.returned(self.share, count)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -116,4 +150,4 @@ class Consumer:
             self._refusals = refusals + 1
             log.warning("consumer %s: %s", self._durable, error)
         else:
-            self._know(state)
+            self.know(state)

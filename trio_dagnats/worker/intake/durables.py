@@ -62,6 +62,12 @@ async def ensure(broker: Broker, served: Served, found: Sequence[ConsumerState])
     return state
 
 
+def is_among(served: Served, found: Sequence[ConsumerState]) -> bool:
+    """Say whether the server has the handler's durable."""
+    durable = spec_of(served).durable
+    return any(consumer.durable == durable for consumer in found)
+
+
 async def all_found(broker: Broker) -> Sequence[ConsumerState]:
     """Return the consumers that the server has.
 
@@ -71,8 +77,10 @@ async def all_found(broker: Broker) -> Sequence[ConsumerState]:
     return await broker.consumers(TASK_QUEUES, deadline=trio.current_time() + PATIENCE)
 
 
-async def restore(broker: Broker, served: Served, found: Sequence[ConsumerState]) -> bool:
-    """Put the durable back in shape if somebody has changed it; say whether that was needed.
+async def restore(
+    broker: Broker, served: Served, found: Sequence[ConsumerState]
+) -> tuple[ConsumerState, bool]:
+    """Put the durable back in shape if somebody has changed it; return it, and whether it had.
 
     A Go worker that starts later resets ``max_ack_pending`` to 1000 (design 8.10), and a worker
     that starts at the same time may not have seen our ``ack_wait``.
@@ -86,8 +94,7 @@ async def restore(broker: Broker, served: Served, found: Sequence[ConsumerState]
         BrokerError: the server did not answer, or refused.
     """
     spec, deadline = spec_of(served), trio.current_time() + PATIENCE
-    _, changed = await _shape(broker, spec, found, deadline)
-    return changed
+    return await _shape(broker, spec, found, deadline)
 
 
 async def _shape(
