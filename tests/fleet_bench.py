@@ -1,15 +1,18 @@
 """Workers of one server that somebody else changes under them."""
 
 import json
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from trio_dagnats import TaskContext, Worker
+from trio_dagnats.errors import BrokerError
 from trio_dagnats.local import Server
 from trio_dagnats.local.engine import resources
 from trio_dagnats.transport import open_broker
@@ -43,9 +46,9 @@ class Fleet:
     may_end_again: trio.Event = field(default_factory=trio.Event)
     _lot: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
-    def worker(self, *, ack_wait: float = 300.0, concurrency: int = 64) -> Worker:
+    def worker(self, url: str = "", *, ack_wait: float = 300.0, concurrency: int = 64) -> Worker:
         """Make a worker whose handlers wait for ``may_end``."""
-        worker = Worker(self.url, concurrency=concurrency, grace=10.0)
+        worker = Worker(url or self.url, concurrency=concurrency, grace=10.0)
 
         @worker.handle("t", ack_wait=ack_wait)
         async def handler(ctx: TaskContext) -> int:
@@ -108,6 +111,18 @@ class Fleet:
         assert "error" not in found, found
         return found
 
+    async def replicate(self, stream: str) -> None:
+        """Have a stream on all three servers of a cluster, and wait until they have it."""
+        config = (await self.api(f"STREAM.INFO.{stream}"))["config"]
+        await self.api(f"STREAM.UPDATE.{stream}", **{**config, "num_replicas": 3})
+        with trio.fail_after(PATIENCE):
+            while True:
+                state = (await self.api(f"STREAM.INFO.{stream}"))["cluster"]
+                others = state.get("replicas")
+                current = [one["current"] for one in others] if isinstance(others, list) else []
+                if state.get("leader") and current == [True, True]:
+                    return
+
     async def forget_ids_soon(self) -> None:
         """Let the history forget the ids of its messages within a tenth of a second."""
         config = (await self.api(f"STREAM.INFO.{WORKFLOW_HISTORY}"))["config"]
@@ -134,3 +149,37 @@ async def fleet_on(server: Server) -> AsyncIterator[Fleet]:
     async with open_broker(server.url) as admin:
         await resources.ensure(admin, soon())
         yield Fleet(server.url, admin)
+
+
+@asynccontextmanager
+async def cluster(place: Path) -> AsyncIterator[list[Server]]:
+    """Start three servers that are one, with their files in a directory of the caller's."""
+    with ExitStack() as sockets:
+        found = [sockets.enter_context(socket.socket()) for _ in range(3)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in found]
+    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+    async with AsyncExitStack() as stack:
+        servers = []
+        for port in ports:
+            config = place / f"{port}.conf"
+            config.write_text(
+                f"server_name: n{port}\n"
+                f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}\n"
+            )
+            servers.append(await stack.enter_async_context(Server(config=config)))
+        async with open_broker(servers[0].url) as admin:
+            with trio.fail_after(PATIENCE):
+                while not await has_leader(admin):
+                    await trio.lowlevel.checkpoint()
+        yield servers
+
+
+async def has_leader(admin: Broker) -> bool:
+    """Say whether the servers of a cluster have agreed on who leads them."""
+    try:
+        answer = await admin.request("$JS.API.INFO", b"", timeout=1.0)
+    except BrokerError:
+        return False
+    return b'"error"' not in answer.body
