@@ -10,7 +10,7 @@ from fleet_bench import Fleet, fleet_on
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import ConsumerSpec
-from trio_dagnats.wire.names import TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.wire.names import DEAD_LETTERS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.worker.intake.lookout import EVERY
 
 RUNS = [f"r{number}" for number in range(20)]
@@ -106,6 +106,18 @@ async def test_the_answer_to_a_task_of_a_deleted_stream_takes_no_other_ones_mess
                 state = (await fleet.api("STREAM.INFO.TASK_QUEUES"))["state"]
                 assert state["messages"] == 1
             nursery.cancel_scope.cancel()
+
+
+async def test_what_is_no_task_is_kept_though_its_sequence_was_anothers(fleet: Fleet) -> None:
+    """An id of the sequence alone would be a duplicate's."""
+    async with fleet.worker():
+        for body in (b"old", b"new"):
+            await fleet.make_again(TASK_QUEUES)
+            await fleet.admin.store("task.t.r", body, deadline=trio.current_time() + 10)
+            await fleet.queued(0)
+    kept = await fleet.admin.records(DEAD_LETTERS, "dead.>", deadline=trio.current_time() + 10)
+
+    assert [record.body for record in kept] == [b"old", b"new"]
 
 
 async def the_first_executions_end_first(fleet: Fleet) -> None:

@@ -43,7 +43,7 @@ async def keep(attempt: Attempt) -> Input:
         await shared.broker.store(
             f"dead.{attempt.program.task_type}.unknown.unknown",
             delivery.body[: max(0, shared.broker.max_payload - HEADERS_MOST)],
-            msg_id=f"dlq:task:{delivery.stream_sequence}",
+            msg_id=f"dlq:task:{delivery.stream_sequence}.{delivery.published_ns}",
             headers=headers,
             deadline=trio.current_time() + FAREWELL,
         )
