@@ -98,6 +98,11 @@ class Broker(Buckets, Protocol):
         """
         ...
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up, as far as this side knows; may be read by any thread."""
+        ...
+
     def time_ns(self) -> int:
         """Read the wall clock: nanoseconds since the epoch (virtual for the in-memory broker)."""
         ...

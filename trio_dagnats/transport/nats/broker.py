@@ -47,6 +47,11 @@ class NatsBroker:
         self._kv = KeyValues(self._api, self._records, self._publisher)
 
     @property
+    def connected(self) -> bool:
+        """See the port."""
+        return self._link.path.writable
+
+    @property
     def max_payload(self) -> int:
         """See the port."""
         return self._link.path.max_payload

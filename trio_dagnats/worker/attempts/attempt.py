@@ -102,7 +102,7 @@ class InFlight:
             del self.dispatches[attempt.dispatch]
         if attempt.watched:
             self.watch.leave(attempt)
-        self.shared.slots.ended(attempt.share)
+        self.shared.slots.ended(attempt.consumer.share)
         if not self.live:
             self._empty.unpark_all()
 
@@ -130,7 +130,7 @@ class Attempt:
         in_flight: the attempts that it is one of.
         shared: what all of them share.
         program: what runs for it.
-        share: the consumer's part of the slots.
+        consumer: what has pulled it.
         delivery: the task message.
         dispatch: the identity of the dispatch: the message's stream sequence.
         ack_wait: seconds of the lease, as the durable has it.
@@ -193,7 +193,7 @@ class Attempt:
         self.in_flight = in_flight
         self.shared = in_flight.shared
         self.program = program
-        self.share = consumer.share
+        self.consumer = consumer
         self.delivery = delivery
         self.ack_wait = consumer.ack_wait
         self.lease_until = delivery.sent_after + consumer.lease

@@ -28,23 +28,26 @@ class Overrun:
     """Ends the attempts of a worker whose grace is over.
 
     Args:
+        grace: its end is that of the grace.
         live: gives the attempts in flight.
         ledger: gives what became of those that were in flight when the drain began.
     """
 
     def __init__(
         self,
+        grace: trio.CancelScope,
         live: Callable[[], Iterable[Attempt]],
         ledger: Callable[[], Iterable[LedgerLine]],
     ) -> None:
+        self._grace = grace
         self._live = live
         self._ledger = ledger
         self._graceless = False
         self._last = trio.CancelScope(shield=True)
 
-    async def run(self, grace: trio.CancelScope) -> None:
+    async def run(self) -> None:
         """Cancel what still runs when the grace ends, and name what does not end even then."""
-        with grace:
+        with self._grace:
             await trio.sleep_forever()
         self._graceless = True
         self.sweep()

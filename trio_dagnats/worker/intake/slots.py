@@ -35,10 +35,32 @@ RESERVE_PART = 4
 
 @final
 @dataclass(slots=True, eq=False)
+class Quota:
+    """How many attempts of one handler may run at once, over all of its consumers.
+
+    Attributes:
+        limit: so many.
+        promised: slots that its consumers' pulls may still use.
+        running: its attempts that run.
+    """
+
+    limit: int
+    promised: int = 0
+    running: int = 0
+
+    @property
+    def room(self) -> int:
+        """Slots that may still be promised."""
+        return self.limit - self.promised - self.running
+
+
+@final
+@dataclass(slots=True, eq=False)
 class Share:
     """One consumer's part of the ledger.
 
     Attributes:
+        quota: what all consumers of its handler have together.
         left_behind: says how many messages the server had left when it sent the last one.
         backlog: messages that the server is known to have, less those asked for since.
         turn: what its turn has left, because too few slots were free for all of it.
@@ -47,7 +69,7 @@ class Share:
         behind: a pull that has to wait for the end of the one under way.
     """
 
-    limit: int
+    quota: Quota
     left_behind: Callable[[], int] = int
     backlog: int = 0
     turn: int = 0
@@ -57,11 +79,6 @@ class Share:
     running: int = 0
     open_pulls: int = 0
     behind: "Line[Share]" = field(default_factory=Line)
-
-    @property
-    def room(self) -> int:
-        """Slots that this consumer's own limit still allows."""
-        return self.limit - self.promised - self.running
 
 
 @final
@@ -111,9 +128,13 @@ class Slots:
         self._idle = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def share(self, limit: int | None) -> Share:
-        """Add a consumer; ``limit`` bounds its own attempts, None for the whole capacity."""
-        share = Share(limit=min(limit or self.capacity, self.capacity))
+    def quota(self, limit: int | None) -> Quota:
+        """Make the bound of one handler's attempts, None for the whole capacity."""
+        return Quota(limit=min(limit or self.capacity, self.capacity))
+
+    def share(self, quota: Quota) -> Share:
+        """Add a consumer of the handler that has this quota."""
+        share = Share(quota)
         self.shares.append(share)
         return share
 
@@ -145,6 +166,7 @@ class Slots:
             share.backlog += 1  # also that one shall have a slot next time
             self._wake()  # what its promise held may be another's
             return False
+        share.quota.running += 1
         share.running += 1
         self.running += 1
         if not share.open_pulls:
@@ -160,6 +182,7 @@ class Slots:
 
     def ended(self, share: Share) -> None:
         """Free the slot of an attempt that ended."""
+        share.quota.running -= 1
         share.running -= 1
         self._pace.ended()
         self.running -= 1
@@ -173,8 +196,8 @@ class Slots:
     async def resume(self, share: Share) -> None:
         """Take a slot again, before any new pull.
 
-        Waits only while all of them run, or as many of its consumer as the limit of that allows,
-        which keeps no other consumer waiting.
+        Waits only while all of them run, or as many of its handler as the quota of that allows,
+        which keeps no other handler waiting.
 
         Cancellation: the attempt is running again all the same (it has to clean up), which may
         exceed the capacity for that moment.
@@ -189,15 +212,16 @@ class Slots:
             raise
 
     def _may_run(self, share: Share) -> bool:
-        return self.running < self.capacity and share.running < share.limit
+        return self.running < self.capacity and share.quota.running < share.quota.limit
 
     def _restart(self, share: Share) -> None:
         self.waiting -= 1
+        share.quota.running += 1
         share.running += 1
         self.running += 1
 
     def _may_pull(self, share: Share) -> bool:
-        if share.room <= 0:
+        if share.quota.room <= 0:
             return False
         if len(self.shares) == 1:
             return self.free > 0 and share.open_pulls < MAX_OPEN_PULLS
@@ -206,10 +230,11 @@ class Slots:
         return self.free > 0 if share.backlog else self.running < self.capacity
 
     def _grant(self, share: Share) -> int:
-        batch = min(self.free, share.room)
+        batch = min(self.free, share.quota.room)
         if len(self.shares) > 1:
             share.in_turn = share.backlog > 0
             batch = self._turn(share, batch) if share.in_turn else self._reserve(share, batch)
+        share.quota.promised += batch
         share.promised += batch
         share.open_pulls += 1
         self.promised += batch
@@ -234,6 +259,7 @@ class Slots:
         return batch
 
     def _give_back(self, share: Share, credits_: int) -> None:
+        share.quota.promised -= credits_
         share.promised -= credits_
         self.promised -= credits_
         if share.promised:
