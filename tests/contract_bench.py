@@ -119,10 +119,10 @@ class Bench:
             await self.store(self.task("a"))
         await self.consumer()
 
-    async def pulled(self, name: str) -> None:
-        """Wait until the server holds a pull of a consumer: it takes them in its own time."""
+    async def pulled(self, name: str, *, waiting: bool = True) -> None:
+        """Wait until the server holds a pull of a consumer, or none: it takes its own time."""
         with trio.fail_after(PATIENCE):
             while True:
                 states = await self.broker.consumers(self.queue, deadline=self.soon)
-                if any(state.name == name and state.waiting for state in states):
+                if any(state.name == name and bool(state.waiting) is waiting for state in states):
                     return

@@ -1,6 +1,7 @@
 """Our own connection on a real server: outages, refusals, the fall-back to public calls."""
 
 import logging
+import uuid
 from functools import partial
 from pathlib import Path
 
@@ -76,6 +77,40 @@ async def test_a_message_that_was_held_up_on_its_way_is_known_to_be_old(tmp_path
 
     assert late.sent_after < held_at < late.received_at
     assert in_time.sent_after <= in_time.received_at <= held_at
+
+
+@pytest.mark.parametrize(("heard", "deliveries"), [(">", 2), ("s.>", 1)])
+async def test_who_listens_to_everything_takes_tasks_from_a_dead_workers_inbox(
+    nats_server: Server, heard: str, deliveries: int
+) -> None:
+    """The server goes on answering the open pull: somebody has interest in its inbox (H39)."""
+    sink = Sink()
+    async with open_broker(nats_server.url) as broker:
+        bench = Bench(broker, "nats", uuid.uuid4().hex[:8])
+        await bench.set_up()
+        await bench.consumer(ack_wait=1.0)
+        async with broker.listen(heard, lambda _: None):
+            await a_worker_pulls_and_dies(bench, nats_server.port)
+            if heard != ">":
+                await bench.pulled("c", waiting=False)
+            await bench.store(bench.task("a"))
+            async with broker.intake(bench.queue, "c", sink) as intake:
+                intake.pull(1, 60.0)
+                (found,) = await sink.wait(1)
+                found.ack()
+
+    assert found.deliveries == deliveries
+
+
+async def a_worker_pulls_and_dies(bench: Bench, port: int) -> None:
+    """Leave a pull open on the server, whose inbox nobody owns any more."""
+    body = b'{"batch":1,"expires":60000000000}'
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        pull = f"PUB $JS.API.CONSUMER.MSG.NEXT.{bench.queue}.c dead.{bench.token} {len(body)}"
+        lines = [b"CONNECT {}", f"SUB dead.{bench.token} 1".encode(), pull.encode(), body, b""]
+        await stream.send_all(b"\r\n".join(lines))
+        await bench.pulled("c")
 
 
 @pytest.mark.usefixtures("either_path")

@@ -1,4 +1,4 @@
-"""The seam for spans and counters: called where the Go worker has them (contract section 11)."""
+"""The seam for spans and counters: called where the Go worker has them (contract 11)."""
 
 import pytest
 from trio.testing import MockClock

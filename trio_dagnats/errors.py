@@ -14,7 +14,7 @@
     ├── EngineError        what the DagNats engine answered, or did not answer
     │   └── Refused        its answer is that it will not do it; the text is the engine's own
     ├── RunFailed          a run ended otherwise than ``completed``
-    ├── WireError          a message that is not what the wire contract says
+    ├── WireError          a message or a value that cannot be read as what it should be
     └── HandlerError       raised by handlers on purpose
         ├── Retryable      try again in place, on any worker
         ├── Fatal          never try again
@@ -113,7 +113,7 @@ class RunFailed(DagnatsError):  # noqa: N818 - named for what happened
 
 
 class WireError(DagnatsError):
-    """Bytes that are not what the wire contract says."""
+    """Bytes that are not what DagNats sends or stores in their place."""
 
 
 class HandlerError(DagnatsError):

@@ -1,4 +1,4 @@
-"""The checkpoint of an agent loop: state, iteration, dispatch and signals in one write (8.9).
+"""The checkpoint of an agent loop, one write (design 8.9): state, iteration, dispatch, signals.
 
 One write commits an iteration as a whole, so a crash leaves either the old state or the new one,
 and the dispatch in it tells a redelivery that its own work is done.

@@ -92,8 +92,8 @@ class Client:
     ) -> WorkflowDef:
         """Register a workflow under its name, in place of an earlier one; return it.
 
-        It is checked as a whole before it is sent: what is wrong with it can end the process of
-        the DagNats engine (contract H7).
+        It is checked as a whole before it is sent, for what is wrong with it (an empty name, an
+        unknown type of step, a step without a task) can end the process of the DagNats engine.
 
         Raises:
             UsageError: it is no workflow; the text names the place and the mistake.
@@ -168,7 +168,7 @@ class Client:
 
         Raises:
             UsageError: the name is not legal, or the data is no JSON object: an empty body would
-                end the process of the DagNats engine (contract H8).
+                end the process of the DagNats engine.
             NotStored: not acknowledged in time.
         """
         subject, body = event_subject(check_event_name(name)), to_output(data)

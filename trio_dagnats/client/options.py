@@ -33,7 +33,7 @@ class Retry:
     max_delay: float = 0.0
 
     def to_wire(self) -> dict[str, object]:
-        """Return the policy with the contract's keys, in nanoseconds."""
+        """Return the policy with the keys of a workflow's JSON, in nanoseconds."""
         found: dict[str, object] = {
             "max_attempts": self.retries,
             "strategy": self.growth,
@@ -65,7 +65,7 @@ class Rate:
     units: int = 1
 
     def to_wire(self) -> dict[str, object]:
-        """Return the step's fields with the contract's keys, in nanoseconds."""
+        """Return the step's fields with the keys of a workflow's JSON, in nanoseconds."""
         found: dict[str, object] = {"limit": self.limit, "period": to_ns("period", self.period)}
         if not self.key:
             return {"rate_limit": found}
@@ -89,7 +89,7 @@ class Priority:
     default: int = 0
 
     def to_wire(self) -> dict[str, object]:
-        """Return it with the contract's keys."""
+        """Return it with the keys of a workflow's JSON."""
         return {"key": self.key, "rules": dict(self.rules), "default_offset": self.default}
 
 
@@ -110,7 +110,7 @@ class CancelOn:
     equals: str
 
     def to_wire(self) -> dict[str, object]:
-        """Return it with the contract's keys."""
+        """Return it with the keys of a workflow's JSON."""
         match = {"left": self.where, "op": "eq", "right": self.equals}
         return {"event": self.event, "match": match}
 
@@ -175,7 +175,7 @@ class WorkflowOptions(TypedDict, total=False):
 
 
 def step_fields(options: StepOptions) -> dict[str, object]:
-    """Return the options with the contract's keys, durations in nanoseconds."""
+    """Return the options with the keys of a workflow's JSON, durations in nanoseconds."""
     found: dict[str, object] = {}
     after = options.get("after", ())
     if after:
@@ -199,7 +199,7 @@ def step_fields(options: StepOptions) -> dict[str, object]:
 
 
 def workflow_fields(options: WorkflowOptions) -> dict[str, object]:
-    """Return the options with the contract's keys, durations in nanoseconds."""
+    """Return the options with the keys of a workflow's JSON, durations in nanoseconds."""
     found: dict[str, object] = {
         "version": options.get("version", "1"),
         "timeout": to_ns("timeout", options.get("timeout", 0.0)),

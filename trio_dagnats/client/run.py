@@ -120,7 +120,7 @@ class Run:
 
         Raises:
             UsageError: the name is not legal, or the data cannot be written.
-            Missing: this engine has no bucket for signals (contract 1.1).
+            Missing: this engine has no bucket for signals; only ``dagnats serve`` makes one.
             NotStored: not acknowledged in time.
         """
         key = signal_key(self.id, check_signal_name(name))
@@ -134,7 +134,7 @@ class Run:
         Returns when the request is stored; :meth:`wait` tells when the run has ended.
 
         Raises:
-            EngineError: the run is pending, which the engine does not cancel (contract 6.7).
+            EngineError: the run is pending, and the engine cancels only running ones.
             NotStored: not acknowledged in time.
         """
         found = await self.snapshot()

@@ -10,7 +10,8 @@ class Delivery(Protocol):
     """One task message as handed to this process once.
 
     ``stream_sequence`` is the message's own and stays the same through redeliveries; ``deliveries``
-    counts them but can skip (contract H39). ``published_ns`` is when the server stored the message.
+    counts these, those included that nobody has worked on: handed back, or sent to an inbox whose
+    owner was gone (contract H39). ``published_ns`` is when the server stored the message.
     ``received_at`` is the trio time of its arrival here. ``sent_after`` is a trio time before which
     the server cannot have sent it: bytes may be on their way for long, and the lease begins when
     they are sent.

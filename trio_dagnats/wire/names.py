@@ -1,6 +1,7 @@
 """Names on the wire: streams, buckets, subjects, keys, durables; what is legal, what collides.
 
-Facts: contract 1 (streams and buckets), 2.1 (subjects), 3.2 to 3.4 (durables and collisions).
+Facts: streams and buckets in contract 1, subjects in contract 2.1, durables and what collides in
+contract 3.2 to 3.4.
 """
 
 import re

@@ -166,7 +166,7 @@ class WorkflowRun(BaseModel):
         return "", ""
 
     def output(self, definition: WorkflowDef) -> object:
-        """Return what the steps give that nobody depends on (contract 6.7).
+        """Return what the steps give that nobody depends on.
 
         One such step: its output. Several: an object of them by step id.
         """

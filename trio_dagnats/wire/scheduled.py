@@ -10,7 +10,7 @@ from trio_dagnats.wire.text import NS, parse_rfc3339
 
 BUCKET_SCHEDULED = "scheduled_runs"
 SCHEDULE_DURABLE = "scheduled-run-timer"
-"""What reads the messages, on the stream ``SLEEP_TIMERS``; no binary of DagNats has it (H35)."""
+"""What reads the messages, on ``SLEEP_TIMERS``; no binary of DagNats has it (contract H35)."""
 SCHEDULED = "scheduled."
 MAX_AHEAD_NS = 365 * 86_400 * NS
 

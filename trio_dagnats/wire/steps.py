@@ -78,7 +78,7 @@ class SkipIf(BaseModel):
 
 @final
 class StepDef(BaseModel):
-    """A step, with the contract's keys; durations in nanoseconds."""
+    """A step, with the keys that the engine knows; durations in nanoseconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -29,7 +29,7 @@ class ConcurrencyLimits(BaseModel):
 
 @final
 class WorkflowDef(BaseModel):
-    """A workflow, with the contract's keys; durations in nanoseconds."""
+    """A workflow, with the keys that the engine knows; durations in nanoseconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -113,7 +113,7 @@ class WorkflowDef(BaseModel):
         return found
 
     def retry_of(self, step: StepDef) -> RetryPolicy | None:
-        """Return the policy in force for a step (contract 6.4)."""
+        """Return the policy in force for a step: its own, the workflow's, or its ``retries``."""
         if step.retry is not None:
             return step.retry
         if self.default_retry is not None:
@@ -121,7 +121,11 @@ class WorkflowDef(BaseModel):
         return legacy(step.retries) if step.retries else None
 
     def to_wire(self) -> dict[str, object]:
-        """Return the definition as it is sent: ``aux_steps`` filled in (contract H9)."""
+        """Return the definition as it is sent.
+
+        ``aux_steps`` names the handlers of failures and compensations: without it the DagNats
+        engine would run them at the start.
+        """
         written = self.model_dump(mode="json", exclude_defaults=True, by_alias=True)
         written["version"] = self.version
         written["steps"] = [step.to_wire() for step in self.steps]

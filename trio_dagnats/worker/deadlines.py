@@ -1,4 +1,4 @@
-"""The seconds of a drain's end, in one place, and their sum.
+"""The seconds of a drain's end, in one place, and their sum (design 8.12).
 
 ::
 

@@ -1,7 +1,7 @@
 """One seam for traces and metrics, silent by default.
 
-The worker calls it where the Go worker has its spans and instruments (contract section 11), so an
-exporter can be written without touching the worker. Names of spans and metrics are Go's.
+The worker calls it where the Go worker has its spans and instruments (contract 11), so an exporter
+can be written without touching the worker. Names of spans and metrics are Go's.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Telemetry(Protocol):
         Args:
             name: ``executeTask <task>``, ``worker.complete`` and so on.
             parent: the trace fields of the task message; empty if it had none.
-            attributes: the contract's names (``run_id``, ``step_id``, ``task_name`` ...).
+            attributes: by the Go worker's names (``run_id``, ``step_id``, ``task_name`` ...).
         """
         ...
 

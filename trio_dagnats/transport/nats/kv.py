@@ -43,7 +43,7 @@ class KeyValues:
         return entry_of(bucket, direct_record(answer))
 
     async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
-        """Read keys directly from the stream's store, all at once where the server can (2.11)."""
+        """Read keys directly from the stream's store, at once if the server can (from 2.11 on)."""
         subjects = [key_subject(bucket, key) for key in keys]
         if len(keys) > 1:  # a subscription for the answers costs more than the request for one
             records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)

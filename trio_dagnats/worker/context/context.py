@@ -50,7 +50,11 @@ class TaskContext:
 
     @property
     def input(self) -> bytes:
-        """The step's resolved input: raw JSON, empty if the step has none (contract 10.5)."""
+        """The step's resolved input: raw JSON, empty if the step has none.
+
+        That is the run's input for a step without dependencies, the output of the one it depends
+        on, or an object of several outputs by step id; for an instance of a map, its item.
+        """
         return self._attempt.task.input
 
     @property
@@ -70,14 +74,19 @@ class TaskContext:
 
     @property
     def deliveries(self) -> int:
-        """How often the server has handed this task out; it can skip numbers (contract H39)."""
+        """How often the server has handed this task out, from 1.
+
+        More than the executions before this one: a task that was handed back, or that went to a
+        worker which had just died, was delivered, too.
+        """
         return self._attempt.delivery.deliveries
 
     @property
     def iteration(self) -> int:
         """Loop iterations that were committed before this one, from 0.
 
-        An ``agent_loop`` counts in its checkpoint; the task's own is lost on retries (H12).
+        An ``agent_loop`` counts in its checkpoint, for the DagNats engine forgets the number when
+        it retries. In a plain handler it is the task's own.
         """
         return self._attempt.iteration
 
@@ -101,7 +110,7 @@ class TaskContext:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """The step's metadata; the real engine never sends any (contract H1)."""
+        """The step's metadata; empty with the DagNats engine, which never sends any."""
         return self._attempt.task.metadata
 
     @property
@@ -147,7 +156,8 @@ class TaskContext:
     async def continue_(self, output: object = None) -> None:
         """End this iteration of an ``agent_loop`` step; the engine dispatches the next one.
 
-        The engine ignores the output (contract 6.3): carry state with ``checkpoint``.
+        The engine ignores the output, and each iteration gets the same input: carry state with
+        ``checkpoint``.
 
         Raises:
             OutcomeError, UsageError, NotStored: as :meth:`complete`.
@@ -236,8 +246,8 @@ class TaskContext:
         If the worker drains or dies meanwhile, the handler starts again from its top, and the same
         call (the n-th of this dispatch) waits only for what is left. With ``hand_back=True`` the
         handler ends here and starts again after the pause; no worker is needed meanwhile.
-        A checkpoint of None leaves the stored one alone. A pause counts against the step's timeout
-        (contract 14), so one that cannot fit is refused.
+        A checkpoint of None leaves the stored one alone. A pause counts against the step's timeout,
+        which the engine does not stop meanwhile, so one that cannot fit is refused.
 
         Raises:
             UsageError: the duration is no finite number >= 0, or does not fit the step's timeout.
@@ -285,7 +295,7 @@ class TaskContext:
         )
 
     async def put_stream(self, data: object) -> None:
-        """Publish text, bytes or JSON on the run's live stream; lost if nobody listens (4.4).
+        """Publish text, bytes or JSON on the run's live stream; lost if nobody listens.
 
         Raises:
             TooLarge: more than the server takes.

@@ -79,7 +79,10 @@ class RunLook:
 
 @final
 class EngineFacts:
-    """Reads runs each time, workflows once (they are resolved by name and may change: H28)."""
+    """Reads runs each time, workflows once.
+
+    Workflows are looked up by name and may change meanwhile (contract H28): bounds may be old ones.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker

@@ -1,4 +1,4 @@
-"""The run watch: what the engine decides about a run reaches the attempts that run here (8.5).
+"""The run watch (design 8.5): what the engine decides about a run reaches its attempts here.
 
 One core subscription per run in flight, shared by its attempts, so that the many instances of a
 map step do not multiply its traffic. Once the server has the subscription, and after each

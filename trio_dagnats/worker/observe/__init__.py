@@ -5,6 +5,6 @@
 an attempt stands, ``health`` is how the worker is. Each takes a function that gives the attempts in
 flight.
 
-Public to the other rooms: ``Watchdog``, ``Standstills``, ``MicroService``, ``attempt_tree``. May
-import ``attempts``. Called by ``service`` and ``drain``.
+Public to the other rooms: ``Watchdog``, ``Standstills``, ``MicroService``, ``attempt_tree``.
+May import ``attempts``. Called by ``service`` and ``drain``.
 """
