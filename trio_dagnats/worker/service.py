@@ -40,7 +40,7 @@ from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.execution import fast_path
 from trio_dagnats.worker.execution.admission import Entrance, admit
-from trio_dagnats.worker.execution.task_pool import Interrupt, Runners
+from trio_dagnats.worker.execution.task_pool import Interrupt, TaskPool
 from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake.consume import Consumer
 from trio_dagnats.worker.intake.durables import Durable
@@ -262,7 +262,7 @@ class Service:
 async def _with_tasks(in_flight: InFlight, interrupt: Interrupt) -> AsyncIterator[None]:
     """Let attempts have tasks for the length of a block, which ends when they have ended."""
     async with trio.open_nursery() as nursery:
-        in_flight.spawn = Runners(nursery, in_flight.shared.slots.capacity, interrupt).run
+        in_flight.spawn = TaskPool(nursery, in_flight.shared.slots.capacity, interrupt).run
         try:
             yield
         finally:

@@ -43,7 +43,7 @@ _EMPTY = Context()
 
 
 @final
-class Runners:
+class TaskPool:
     """Gives attempts a task.
 
     Args:
@@ -59,7 +59,7 @@ class Runners:
         self._most = most
         self.interrupt = interrupt
         self._context = copy_context()
-        self._idle: list[_Runner] = []
+        self._idle: list[_PooledTask] = []
         self._line: deque[Attempt] = deque()
         self._called = 0  # never 0 while attempts stand in line and no task is at work on it
         self._begun: Attempt | None = None  # the newest whose handler has not ended
@@ -103,14 +103,14 @@ class Runners:
         if self._begun is attempt:
             self._waits, self._begun = False, None
 
-    def keep(self, runner: "_Runner") -> bool:
+    def keep(self, runner: "_PooledTask") -> bool:
         """Keep a task for the next attempts; False if there are enough of them."""
         if len(self._idle) >= self._most:
             return False
         self._idle.append(runner)
         return True
 
-    def remove(self, runner: "_Runner") -> None:
+    def remove(self, runner: "_PooledTask") -> None:
         """Take a task out that ends without another attempt."""
         self._idle.remove(runner)
 
@@ -123,19 +123,19 @@ class Runners:
 
     def _start(self, attempt: Attempt | None) -> None:
         name = attempt.program.task_type if attempt is not None else None
-        start = partial(self._nursery.start_soon, _Runner(self, attempt).run, name=name)
+        start = partial(self._nursery.start_soon, _PooledTask(self, attempt).run, name=name)
         self._context.copy().run(start)
 
 
 @final
-class _Runner:
+class _PooledTask:
     """One task. ``_attempt`` is None while it has none."""
 
     __slots__ = ("_attempt", "_misnested", "_pool", "_task")
 
     _task: trio.lowlevel.Task
 
-    def __init__(self, pool: Runners, attempt: Attempt | None) -> None:
+    def __init__(self, pool: TaskPool, attempt: Attempt | None) -> None:
         self._pool = pool
         self._attempt = attempt
         self._misnested = False
