@@ -28,7 +28,7 @@ from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, Nursling
+from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, AgeQueue
 from trio_dagnats.worker.attempts.upkeep import begin_duties, doubt_run
 from trio_dagnats.worker.directory import Presence
 from trio_dagnats.worker.drain.ledger import LedgerLine, line_of
@@ -162,7 +162,7 @@ class Service:
             async with trio.open_nursery() as helpers:
                 shared = self._build(helpers, notes=notes)
                 watch = RunWatch(self._broker, helpers, doubt_run)
-                attempts = InFlight(shared, Nursling(YOUNG, begin_duties), watch)
+                attempts = InFlight(shared, AgeQueue(YOUNG, begin_duties), watch)
                 self._attempts = attempts
                 entrance = Entrance(fast_path.begin)
                 presence = Presence(self._broker, self._registration, self._sources)

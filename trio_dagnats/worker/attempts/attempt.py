@@ -22,7 +22,7 @@ from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
 from trio_dagnats.worker.attempts.memory import Memory
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import Nursling
+from trio_dagnats.worker.attempts.timers import AgeQueue
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Verdict
@@ -75,7 +75,7 @@ class InFlight:
     """
 
     def __init__(
-        self, shared: Shared, young: "Nursling[Attempt]", watch: "RunWatch[Attempt]"
+        self, shared: Shared, young: "AgeQueue[Attempt]", watch: "RunWatch[Attempt]"
     ) -> None:
         self.shared = shared
         self.young = young
