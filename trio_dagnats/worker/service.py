@@ -28,7 +28,7 @@ from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, AgeQueue
+from trio_dagnats.worker.attempts.timers import YOUNG, AgeQueue, Timers
 from trio_dagnats.worker.attempts.upkeep import begin_duties, doubt_run
 from trio_dagnats.worker.directory import Presence
 from trio_dagnats.worker.drain.ledger import LedgerLine, line_of
@@ -166,7 +166,7 @@ class Service:
                 self._attempts = attempts
                 entrance = Entrance(fast_path.begin)
                 presence = Presence(self._broker, self._registration, self._sources)
-                own = (shared.agenda.run, shared.slots.run, shared.facts.serve, watch.run)
+                own = (shared.timers.run, shared.slots.run, shared.facts.serve, watch.run)
                 waits = (attempts.young.run, entrance.run, self.overrun.run)
                 for helper in (*own, *waits, presence.run, *self._observers()):
                     helpers.start_soon(uninterrupted(helper))
@@ -247,7 +247,7 @@ class Service:
             silent=isinstance(self._telemetry, NoTelemetry),
             pipelined=self._settings.pipelined,
             slots=self._slots,
-            agenda=Agenda(helpers),
+            timers=Timers(helpers),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),

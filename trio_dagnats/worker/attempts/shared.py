@@ -7,7 +7,7 @@ from typing import final
 import trio
 
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.worker.attempts.timers import Agenda
+from trio_dagnats.worker.attempts.timers import Timers
 from trio_dagnats.worker.engine.facts import EngineFacts
 from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.step_store import StepStore
@@ -37,7 +37,7 @@ class Shared:
     worker_id: str
     telemetry: Telemetry
     slots: Slots
-    agenda: Agenda
+    timers: Timers
     facts: EngineFacts
     store: StepStore
     settler: Settler

@@ -73,7 +73,7 @@ class AgeQueue(Generic[T]):
 
 
 @final
-class Agenda:
+class Timers:
     """Calls to make at given times: a heap and one task.
 
     A call that is no longer wanted checks that by itself when its time comes: entries are few
