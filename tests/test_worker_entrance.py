@@ -15,7 +15,7 @@ from trio_dagnats.transport.port import Posted, Record
 from trio_dagnats.wire.events import cancelled
 from trio_dagnats.wire.names import TASK_QUEUES
 from trio_dagnats.worker.execution import admission
-from trio_dagnats.worker.execution.admission import PER_TURN, Entrance
+from trio_dagnats.worker.execution.admission import PER_TURN, StartQueue
 
 
 @dataclass(eq=False)
@@ -29,16 +29,16 @@ class One:
 
 @dataclass
 class Gate:
-    """An entrance, and the numbers of what has begun."""
+    """An start_queue, and the numbers of what has begun."""
 
-    entrance: Entrance[One]
+    start_queue: StartQueue[One]
     begun: list[int]
 
     def enter(self, count: int, first: int = 0) -> list[One]:
         """Let as many come at once."""
         ones = [One(first + number) for number in range(count)]
         for one in ones:
-            self.entrance.enter(one)
+            self.start_queue.enter(one)
         return ones
 
 
@@ -50,7 +50,7 @@ async def gate() -> AsyncIterator[Gate]:
         assert one.posted is None
         begun.append(one.number)
 
-    found = Entrance(begin)
+    found = StartQueue(begin)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)
         await trio.testing.wait_all_tasks_blocked()

@@ -39,7 +39,7 @@ from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.admission import Entrance, admit
+from trio_dagnats.worker.execution.admission import StartQueue, admit
 from trio_dagnats.worker.execution.task_pool import Interrupt, TaskPool
 from trio_dagnats.worker.handlers.handler import Handler
 from trio_dagnats.worker.intake.consume import Consumer
@@ -164,14 +164,14 @@ class Service:
                 watch = RunWatch(self._broker, helpers, doubt_run)
                 attempts = InFlight(shared, AgeQueue(YOUNG, begin_duties), watch)
                 self._attempts = attempts
-                entrance = Entrance(fast_path.begin)
+                start_queue = StartQueue(fast_path.begin)
                 presence = Presence(self._broker, self._registration, self._sources)
                 own = (shared.timers.run, shared.slots.run, shared.facts.serve, watch.run)
-                waits = (attempts.young.run, entrance.run, self.overrun.run)
+                waits = (attempts.young.run, start_queue.run, self.overrun.run)
                 for helper in (*own, *waits, presence.run, *self._observers()):
                     helpers.start_soon(uninterrupted(helper))
                 try:
-                    await self._serve(attempts, entrance, presence, task_status)
+                    await self._serve(attempts, start_queue, presence, task_status)
                 finally:
                     await presence.leave()
                 helpers.cancel_scope.cancel()
@@ -181,7 +181,7 @@ class Service:
     async def _serve(
         self,
         attempts: InFlight,
-        entrance: Entrance[Attempt],
+        start_queue: StartQueue[Attempt],
         presence: Presence,
         task_status: trio.TaskStatus[None],
     ) -> None:
@@ -192,7 +192,7 @@ class Service:
                     # All of them have their share before one may pull: the first would else
                     # take the whole ledger for itself.
                     found = await find(self._sources)
-                    start = partial(admit, attempts, entrance)
+                    start = partial(admit, attempts, start_queue)
                     for consumer in [
                         await self._consumer(handler, source, found, start)
                         for handler, source in zip(self._handlers, self._sources, strict=True)

@@ -53,7 +53,7 @@ class _Place(Generic[T]):
 
 
 @final
-class Entrance(Generic[T]):
+class StartQueue(Generic[T]):
     """Begins attempts, in the order in which they come.
 
     Args:
@@ -99,7 +99,7 @@ class Entrance(Generic[T]):
 
 def admit(
     in_flight: InFlight,
-    entrance: Entrance[Attempt],
+    start_queue: StartQueue[Attempt],
     program: Program,
     consumer: Consumer,
     delivery: Delivery,
@@ -116,7 +116,7 @@ def admit(
     in_flight.join(attempt)
     try:
         parse(attempt)  # its duties need to know the run, however long it waits
-        entrance.enter(attempt)
+        start_queue.enter(attempt)
     except Exception:
         if attempt.posted is not None:
             attempt.posted.abandon()
