@@ -23,7 +23,7 @@ from typing import final
 import trio
 
 from trio_dagnats.worker.intake.pull_sizes import Pace, turn
-from trio_dagnats.worker.intake.waiting_line import Line
+from trio_dagnats.worker.intake.waiting_line import WaitQueue
 
 MAX_OPEN_PULLS = 2
 """Rule D6: a second pull asks for what came free while the first one was under way; a third one
@@ -78,7 +78,7 @@ class Share:
     standing: bool = False
     running: int = 0
     open_pulls: int = 0
-    behind: "Line[Share]" = field(default_factory=Line)
+    behind: "WaitQueue[Share]" = field(default_factory=WaitQueue)
 
 
 @final
@@ -97,8 +97,8 @@ class Slots:
         self.waiting = 0
         self.shares: list[Share] = []
         self._pace = Pace()
-        self._resuming: Line[Share] = Line()
-        self._pullers: Line[Share] = Line()
+        self._resuming: WaitQueue[Share] = WaitQueue()
+        self._pullers: WaitQueue[Share] = WaitQueue()
         self._idle: trio.lowlevel.Task | None = None
 
     def __repr__(self) -> str:
