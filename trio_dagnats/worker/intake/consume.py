@@ -17,7 +17,7 @@ log = Log("trio_dagnats.worker")
 
 EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
-EXPIRES_OF_TURN = 0.2
+EXPIRES_FOR_BACKLOG = 0.2
 """Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 
@@ -100,8 +100,10 @@ class Consumer:
                 if self._refusals:
                     await self._after_refusal(batch)
                     continue
-                in_turn = self.share.in_turn
-                intake.pull(batch, EXPIRES_OF_TURN if in_turn else EXPIRES, once=in_turn)
+                for_backlog = self.share.for_backlog
+                intake.pull(
+                    batch, EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, once=for_backlog
+                )
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists."""

@@ -22,7 +22,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.worker.intake.pull_sizes import Pace, turn
+from trio_dagnats.worker.intake.pull_sizes import Pace, pull_size
 from trio_dagnats.worker.intake.waiting_line import WaitQueue
 
 MAX_OPEN_PULLS = 2
@@ -63,8 +63,8 @@ class Share:
         quota: what all consumers of its handler have together.
         left_behind: says how many messages the server had left when it sent the last one.
         backlog: messages that the server is known to have, less those asked for since.
-        turn: what its turn has left, because too few slots were free for all of it.
-        in_turn: whether its last pull is for known messages; it must not wait for others.
+        quantum: what its turn has left, because too few slots were free for all of it.
+        for_backlog: whether its last pull is for known messages; it must not wait for others.
         standing: whether its one promise is a standing credit, which has no slot.
         behind: a pull that has to wait for the end of the one under way.
     """
@@ -72,9 +72,9 @@ class Share:
     quota: Quota
     left_behind: Callable[[], int] = int
     backlog: int = 0
-    turn: int = 0
+    quantum: int = 0
     promised: int = 0
-    in_turn: bool = False
+    for_backlog: bool = False
     standing: bool = False
     running: int = 0
     open_pulls: int = 0
@@ -147,7 +147,7 @@ class Slots:
         if self._may_pull(share):
             return self._grant(share)
         line = share.behind if share.promised and len(self.shares) > 1 else self._pullers
-        return await line.wait(share, first=share.turn > 0)
+        return await line.wait(share, first=share.quantum > 0)
 
     def arrived(self, share: Share) -> bool:
         """Turn a promise into a running attempt; False if there is no slot for it.
@@ -232,8 +232,8 @@ class Slots:
     def _grant(self, share: Share) -> int:
         batch = min(self.free, share.quota.room)
         if len(self.shares) > 1:
-            share.in_turn = share.backlog > 0
-            batch = self._turn(share, batch) if share.in_turn else self._reserve(share, batch)
+            share.for_backlog = share.backlog > 0
+            batch = self._turn(share, batch) if share.for_backlog else self._reserve(share, batch)
         share.quota.promised += batch
         share.promised += batch
         share.open_pulls += 1
@@ -242,18 +242,18 @@ class Slots:
 
     def _turn(self, share: Share, most: int) -> int:
         """Return how many of the known messages may come now."""
-        if not share.turn:
+        if not share.quantum:
             busy = sum(1 for other in self.shares if other.backlog)
-            share.turn = turn(self.capacity, busy, self._pace.rate)
-        batch = min(most, share.backlog, share.turn)
-        share.turn -= batch
+            share.quantum = pull_size(self.capacity, busy, self._pace.rate)
+        batch = min(most, share.backlog, share.quantum)
+        share.quantum -= batch
         share.backlog -= batch
         return batch
 
     def _reserve(self, share: Share, most: int) -> int:
         """Return for how many messages it may wait; for a single one without a slot."""
         batch = max(1, min(most, self.capacity // (RESERVE_PART * len(self.shares))))
-        share.turn = 0
+        share.quantum = 0
         share.standing = batch == 1
         self.standing += share.standing
         return batch
@@ -268,7 +268,7 @@ class Slots:
             share.standing = False
             self.standing -= 1
         if share.behind:  # one that was idle comes next: a message of its own has just come
-            share.behind[0].move(self._pullers, first=share.turn > 0 or not share.in_turn)
+            share.behind[0].move(self._pullers, first=share.quantum > 0 or not share.for_backlog)
 
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""
