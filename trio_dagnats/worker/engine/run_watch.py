@@ -136,7 +136,7 @@ class RunWatch(Generic[T]):
         self._ears: dict[str, _Ear[T]] = {}
         self._lingering: dict[_Ear[T], float] = {}
         self._lot = trio.lowlevel.ParkingLot()
-        self._turns = trio.CapacityLimiter(READS_AT_ONCE)
+        self._reads = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
         return len(self._ears)
@@ -251,7 +251,7 @@ class RunWatch(Generic[T]):
         since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
         news = ear.news
         try:
-            async with self._turns:
+            async with self._reads:
                 records = await self._broker.records(
                     WORKFLOW_HISTORY,
                     history_subject(ear.run_id),
