@@ -82,7 +82,7 @@ class _Found(NamedTuple):
 
 
 @final
-class _Ear(Generic[T]):
+class _RunSubscription(Generic[T]):
     """The subscription of one run and the attempts that listen through it.
 
     ``open`` is the subscription, ``scope`` that of the task at work for it: it has none while there
@@ -133,19 +133,19 @@ class RunWatch(Generic[T]):
         self._broker = broker
         self._nursery = nursery
         self._doubt = doubt
-        self._ears: dict[str, _Ear[T]] = {}
-        self._lingering: dict[_Ear[T], float] = {}
+        self._subscriptions: dict[str, _RunSubscription[T]] = {}
+        self._lingering: dict[_RunSubscription[T], float] = {}
         self._lot = trio.lowlevel.ParkingLot()
         self._reads = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
-        return len(self._ears)
+        return len(self._subscriptions)
 
     def join(self, watched: T) -> None:
         """Watch this attempt's run for it; never waits."""
-        ear = self._ears.get(watched.run_id)
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None:
-            ear = self._ears[watched.run_id] = _Ear(watched.run_id)
+            ear = self._subscriptions[watched.run_id] = _RunSubscription(watched.run_id)
         ear.members.add(watched)
         self._lingering.pop(ear, None)
         if ear.knows_from(_before(watched, LOOK_BACK / 2)):
@@ -156,7 +156,7 @@ class RunWatch(Generic[T]):
 
     def leave(self, watched: T) -> None:
         """Stop watching for this attempt; a while after the last one the subscription closes."""
-        ear = self._ears.get(watched.run_id)
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None or watched not in ear.members:
             return
         ear.members.discard(watched)
@@ -164,12 +164,12 @@ class RunWatch(Generic[T]):
         if not ear.members:
             self._linger(ear)
 
-    def _linger(self, ear: _Ear[T]) -> None:
+    def _linger(self, ear: _RunSubscription[T]) -> None:
         if ear.scope is not None:
             ear.scope.cancel()
             ear.scope = None
         if ear.open is None:  # or it is being opened, and comes here again
-            self._ears.pop(ear.run_id, None)
+            self._subscriptions.pop(ear.run_id, None)
             return
         self._lingering[ear] = trio.current_time() + LINGER
         if len(self._lingering) == 1 or len(self._lingering) > MOST_LINGERING:
@@ -197,20 +197,20 @@ class RunWatch(Generic[T]):
     async def _close_first(self) -> None:
         ear = next(iter(self._lingering))
         del self._lingering[ear]
-        if self._ears.get(ear.run_id) is ear:
-            del self._ears[ear.run_id]
+        if self._subscriptions.get(ear.run_id) is ear:
+            del self._subscriptions[ear.run_id]
         assert ear.open is not None
         try:
             await ear.open.__aexit__(None, None, None)
         except BrokerError as error:
             log.debug("run %s is still listened to: %s", ear.run_id, error)
 
-    def _attend(self, ear: _Ear[T]) -> None:
+    def _attend(self, ear: _RunSubscription[T]) -> None:
         if ear.scope is None:
             ear.scope = trio.CancelScope()
             self._nursery.start_soon(self._work, ear, ear.scope)
 
-    def _heard(self, ear: _Ear[T], message: Message | None) -> None:
+    def _heard(self, ear: _RunSubscription[T], message: Message | None) -> None:
         """Take a live message, or the news that some were missed."""
         if message is None:
             ear.news += 1
@@ -224,7 +224,7 @@ class RunWatch(Generic[T]):
             for watched in list(ear.members):
                 watched.run_event(event)
 
-    async def _work(self, ear: _Ear[T], scope: trio.CancelScope) -> None:
+    async def _work(self, ear: _RunSubscription[T], scope: trio.CancelScope) -> None:
         """Listen, and catch up; a server that does not answer is asked again."""
         with scope:
             while ear.behind:
@@ -239,14 +239,14 @@ class RunWatch(Generic[T]):
         if ear.scope is scope:
             ear.scope = None
 
-    async def _listen(self, ear: _Ear[T]) -> None:
+    async def _listen(self, ear: _RunSubscription[T]) -> None:
         listening = self._broker.listen(history_subject(ear.run_id), partial(self._heard, ear))
         await listening.__aenter__()
         ear.open = listening
         if not ear.members:  # the last one has left just now
             self._linger(ear)
 
-    async def _catch_up(self, ear: _Ear[T]) -> None:
+    async def _catch_up(self, ear: _RunSubscription[T]) -> None:
         behind, ear.behind = ear.behind, set()
         since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
         news = ear.news
