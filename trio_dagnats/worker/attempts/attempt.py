@@ -16,7 +16,7 @@ import trio
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.outcome import Outcome, Settlement
 from trio_dagnats.attempt.reasons import CancelReason, reason_of
-from trio_dagnats.transport.port import FOREVER, Delivery, Posted
+from trio_dagnats.transport.port import FOREVER, Delivery, Pending
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
@@ -140,7 +140,7 @@ class Attempt:
         own_memory: its ``memory``, None until something has to be remembered.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: what it waits for without a task: its turn to begin (``admission``), a look at its
+        pending: what it waits for without a task: its turn to begin (``admission``), a look at its
             run, or an event (``fast_path``).
         starting: its ``step.started`` while the handler runs already (``pipeline_started``).
         waiter: the handler's task that waits for an answer to one of these.
@@ -168,8 +168,8 @@ class Attempt:
     reason: CancelReason | None = None
     outcome: Settlement | None = None
     verdict: Verdict | None = None
-    posted: Posted | None = None
-    starting: Posted | None = None
+    pending: Pending | None = None
+    starting: Pending | None = None
     waiter: trio.lowlevel.Task | None = None
     unsure: bool = False
     known_sequence: int = 0
@@ -179,7 +179,7 @@ class Attempt:
     idle: bool = False
     thread: int | None = None
     span: Span | None = None
-    settling: trio.CancelScope | Posted | None = None
+    settling: trio.CancelScope | Pending | None = None
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
@@ -277,9 +277,9 @@ class Attempt:
         self.hasten()
         if self.settling is not self.scope:
             self.scope.cancel()
-        if self.posted is not None and self.state in {State.RECEIVED, State.STARTING}:
-            self.posted.abandon()
-            self.posted = None
+        if self.pending is not None and self.state in {State.RECEIVED, State.STARTING}:
+            self.pending.abandon()
+            self.pending = None
             self.in_flight.spawn(self)  # for its farewell
 
     def hand_back(self, reason: CancelReason, until_ns: int) -> None:

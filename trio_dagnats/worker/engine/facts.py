@@ -63,7 +63,7 @@ NO_STEP = StepFacts()
 
 @final
 class RunLook:
-    """A look at a run for which no task waits; see ``port.Posted``."""
+    """A look at a run for which no task waits; see ``port.Pending``."""
 
     __slots__ = ("deadline", "run_id", "tell")
 

@@ -23,7 +23,7 @@ log = Log("trio_dagnats.worker")
 
 async def farewell(attempt: Attempt) -> None:
     """Answer the message of an attempt that was ended from outside; decide first, then act once."""
-    if attempt.ended or attempt.posted is not None:
+    if attempt.ended or attempt.pending is not None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
     fast_path.drop_start(attempt)

@@ -55,13 +55,13 @@ def begin(attempt: Attempt) -> None:
         attempt.in_flight.spawn(attempt)
     elif asks_for_status(attempt):
         facts, tell = attempt.shared.facts, partial(_looked, attempt)
-        attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
+        attempt.pending = facts.look(attempt.run_id, tell, attempt.lease_until)
     else:
         _start(attempt)
 
 
 def _looked(attempt: Attempt, run: RunFacts) -> None:
-    attempt.posted = None
+    attempt.pending = None
     if is_over(attempt, run):
         attempt.in_flight.spawn(attempt)
     else:
@@ -72,17 +72,17 @@ def _start(attempt: Attempt) -> None:
     if not _post_started(attempt):
         attempt.in_flight.spawn(attempt)
     elif attempt.shared.pipelined:
-        attempt.starting, attempt.posted = attempt.posted, None
+        attempt.starting, attempt.pending = attempt.pending, None
         attempt.state = _RUNNING
         attempt.in_flight.spawn(attempt)
 
 
 def _post_started(attempt: Attempt) -> bool:
     event = started_event(attempt)
-    attempt.posted = attempt.shared.broker.post(
+    attempt.pending = attempt.shared.broker.post(
         event, deadline=attempt.lease_until, done=partial(_started, attempt)
     )
-    if attempt.posted is None:
+    if attempt.pending is None:
         return False
     attempt.state = _STARTING
     return True
@@ -92,7 +92,7 @@ def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
     if attempt.starting is not None:
         _started_late(attempt, result)
         return
-    attempt.posted = None
+    attempt.pending = None
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
         attempt.state = _RUNNING
@@ -164,7 +164,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     if posted is None:
         return False
     attempt.outcome = outcome
-    attempt.posted = attempt.settling = posted
+    attempt.pending = attempt.settling = posted
     if attempt.reason is not None:
         attempt.hasten()
     attempt.state = _SETTLING[type(outcome)]
@@ -187,7 +187,7 @@ def _not_now(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
 
 
 def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
-    attempt.posted = attempt.settling = None
+    attempt.pending = attempt.settling = None
     stored = isinstance(result, Stored) and is_ours(result)
     if stored:
         _acknowledge(attempt)

@@ -215,7 +215,7 @@ class _PooledTask:
         self._misnested = _status(self._task) is not status
         if (
             self._misnested
-            or not (attempt.posted is not None or attempt.ended)
+            or not (attempt.pending is not None or attempt.ended)
             or attempt.reason is not None
             or scope.deadline != FOREVER
             or scope.shield
@@ -223,7 +223,7 @@ class _PooledTask:
             return False
         self._attempt = None
         attempt.own_scope = attempt.main_task = None  # they are another attempt's from now on
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
         return True
 
@@ -251,7 +251,7 @@ async def _end(attempt: Attempt) -> None:
     try:
         await farewell(attempt)
     finally:
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
 
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.testing import Harness
-from trio_dagnats.transport.port import Posted, Record
+from trio_dagnats.transport.port import Pending, Record
 from trio_dagnats.wire.events import cancelled
 from trio_dagnats.wire.names import TASK_QUEUES
 from trio_dagnats.worker.execution import admission
@@ -23,13 +23,13 @@ class One:
     """Something that begins."""
 
     number: int
-    posted: Posted | None = None
+    pending: Pending | None = None
     lease_until: float = 1.0
 
 
 @dataclass
 class Gate:
-    """An start_queue, and the numbers of what has begun."""
+    """A start queue, and the numbers of what has begun."""
 
     start_queue: StartQueue[One]
     begun: list[int]
@@ -47,7 +47,7 @@ async def gate() -> AsyncIterator[Gate]:
     begun: list[int] = []
 
     def begin(one: One) -> None:
-        assert one.posted is None
+        assert one.pending is None
         begun.append(one.number)
 
     found = StartQueue(begin)
@@ -91,7 +91,7 @@ async def test_who_comes_later_begins_later(gate: Gate) -> None:
 
 async def test_who_leaves_the_line_does_not_begin(gate: Gate) -> None:
     ones = gate.enter(PER_TURN + 3)
-    place = ones[PER_TURN + 1].posted
+    place = ones[PER_TURN + 1].pending
     assert place is not None
 
     place.abandon()
