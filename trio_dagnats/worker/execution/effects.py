@@ -36,7 +36,7 @@ _AFTER = {
 }
 
 
-async def drive(attempt: Attempt, what: Input) -> bool:
+async def feed(attempt: Attempt, what: Input) -> bool:
     """Feed the table and carry out its effects until it waits; True if the handler shall run now.
 
     Cancellation: an outcome that is being stored is finished first, bounded by the lease.
@@ -86,7 +86,7 @@ async def resume(attempt: Attempt) -> bool:
     """
     attempt.unsure = True
     what = await _PERFORM[_LAST[attempt.state]](attempt)
-    return what is not None and await drive(attempt, what)
+    return what is not None and await feed(attempt, what)
 
 
 async def declare(attempt: Attempt, outcome: Settlement) -> None:
@@ -127,7 +127,7 @@ async def conclude(attempt: Attempt, outcome: Settlement) -> None:
     It has ended after it, whatever became of it.
     """
     attempt.outcome = outcome
-    await drive(attempt, INPUT_OF[type(outcome)])
+    await feed(attempt, INPUT_OF[type(outcome)])
 
 
 async def _publish_started(attempt: Attempt) -> Input:

@@ -16,7 +16,7 @@ from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.effects import conclude, drive, surely_in_time
+from trio_dagnats.worker.execution.effects import conclude, feed, surely_in_time
 
 log = Log("trio_dagnats.worker")
 
@@ -45,7 +45,7 @@ async def _answer(attempt: Attempt, reason: CancelReason) -> None:
         await _prepare_hand_back(attempt)
     running = attempt.state is State.RUNNING
     paused = running and attempt.nak_delay > 0
-    await drive(attempt, Input.HANDED_BACK if paused else ending.input)
+    await feed(attempt, Input.HANDED_BACK if paused else ending.input)
 
 
 def _answer_at_last(attempt: Attempt) -> None:
