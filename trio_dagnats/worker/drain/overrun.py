@@ -14,7 +14,7 @@ from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import HARD_EXIT_AFTER
 from trio_dagnats.worker.drain.ledger import LedgerLine
-from trio_dagnats.worker.observe.task_trees import Places, attempt_tree
+from trio_dagnats.worker.observe.task_trees import SourceLines, attempt_tree
 
 log = Log("trio_dagnats.worker")
 
@@ -91,7 +91,7 @@ class Overrun:
 
 
 def _name(attempts: Iterable[Attempt]) -> None:
-    places = Places()
+    places = SourceLines()
     for attempt in attempts:
         log.warning(
             "%s does not end after it was cancelled (it swallows the cancellation, shields "

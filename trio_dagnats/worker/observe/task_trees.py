@@ -33,7 +33,7 @@ _LIBRARIES = (
 
 
 @final
-class Places:
+class SourceLines:
     """Finds the line of the user's code on which a stack stands; keeps what it has found.
 
     That is the innermost line outside of trio, this package, the standard library and installed
@@ -122,7 +122,7 @@ class _Kind(NamedTuple):
     library: bool
 
 
-def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
+def attempt_tree(attempt: Attempt, places: SourceLines) -> AttemptTree:
     """Tell of an attempt, as it stands now; to be called in its trio run."""
     now = trio.current_time()
     stands, detail = _stands(attempt)
@@ -142,7 +142,7 @@ def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
 
 def attempt_trees(attempts: Iterable[Attempt]) -> Iterator[AttemptTree]:
     """Tell of attempts, one after the other; those whose message is not parsed yet are left out."""
-    places = Places()
+    places = SourceLines()
     for attempt in attempts:
         if not attempt.over and attempt.task is not NO_TASK:
             yield attempt_tree(attempt, places)
@@ -215,7 +215,7 @@ def _stands(attempt: Attempt) -> tuple[Stands, str]:
     return Stands.WORKING, "in a thread" if attempt.thread is not None else ""
 
 
-def _handler_tree(attempt: Attempt, places: Places) -> TaskTree | None:
+def _handler_tree(attempt: Attempt, places: SourceLines) -> TaskTree | None:
     task = handler_task(attempt)
     if task is None:
         return None
@@ -230,7 +230,7 @@ def _handler_tree(attempt: Attempt, places: Places) -> TaskTree | None:
 class _Walk:
     """One walk over the tasks of an attempt, which looks at ``MOST_TASKS`` of them."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: SourceLines) -> None:
         self._places = places
         self._left = MOST_TASKS
 
