@@ -10,7 +10,7 @@ from trio_dagnats.local.engine.core.state import (
     RunState,
 )
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.text import compact
 
@@ -50,11 +50,11 @@ class Rates:
             self._known.setdefault(key, read or Bucket.full(limit.limit, limit.period, now_ns))
         bucket, wait_ns = self._known[key].take(units, limit.limit, limit.period, now_ns)
         self._known[key] = bucket
-        await self._broker.kv_put(BUCKET, key, compact(bucket), deadline=soon())
+        await self._broker.kv_put(BUCKET, key, compact(bucket), deadline=deadline_in())
         return -(-wait_ns // MS)
 
     async def _read(self, key: str) -> Bucket | None:
-        entry = await self._broker.kv_get(BUCKET, key, deadline=soon())
+        entry = await self._broker.kv_get(BUCKET, key, deadline=deadline_in())
         if entry is None:
             return None
         try:

@@ -6,7 +6,7 @@ from typing import final
 
 from trio_dagnats.errors import Conflict, UsageError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import (
     Broker,
     ConsumerSpec,
@@ -57,7 +57,7 @@ class Durable:
 
     async def listed(self) -> Sequence[ConsumerState]:
         """Return all consumers of its stream."""
-        return await self._broker.consumers(self.stream, deadline=soon())
+        return await self._broker.consumers(self.stream, deadline=deadline_in())
 
     async def ensure(self, found: Found) -> ConsumerState:
         """Create the durable, or take over the live one, after a look at what it may clash with.
@@ -68,7 +68,7 @@ class Durable:
         Raises:
             UsageError: another consumer on the server stands in the way; the text names it.
         """
-        deadline = soon()
+        deadline = deadline_in()
         live, served = found[self.stream], self.served
         await self._delete_orphans(live, deadline)
         durables = [(c.durable, c.filter_subject) for c in live if c.durable]
@@ -90,7 +90,7 @@ class Durable:
         A Go worker that starts later resets ``max_ack_pending`` to 1000, and a worker that starts
         at the same time may not have seen our ``ack_wait``.
         """
-        _, changed = await self._shape(found[self.stream], soon())
+        _, changed = await self._shape(found[self.stream], deadline_in())
         return changed
 
     def intake(self, sink: IntakeSink, *, fresh: float) -> AbstractAsyncContextManager[Intake]:

@@ -16,7 +16,7 @@ from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, whole
-from trio_dagnats.wire.workflow import WorkflowDef, told
+from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 BOOK = "local_engine"
 MAP_MARK = ".map."
@@ -222,7 +222,9 @@ class RunState(BaseModel):
         try:
             book = _WithBook.model_validate_json(raw).local_engine
         except ValidationError as error:
-            raise WireError(f"run {run.run_id} is not the local engine's: {told(error)}") from error
+            raise WireError(
+                f"run {run.run_id} is not the local engine's: {validation_text(error)}"
+            ) from error
         return cls(run=run, book=book)
 
 
