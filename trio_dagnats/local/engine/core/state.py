@@ -147,7 +147,7 @@ class Timer(BaseModel):
 
 
 @final
-class Book(BaseModel):
+class EngineRecord(BaseModel):
     """What the engine knows about a run beside its snapshot.
 
     Attributes:
@@ -189,7 +189,7 @@ class RunState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run: WorkflowRun
-    book: Book
+    book: EngineRecord
 
     def step_and_index(self, who: str) -> tuple[StepDef, int | None]:
         """Return the step that an id means, and the index if it is an instance of a map."""
@@ -229,4 +229,4 @@ class RunState(BaseModel):
 
 
 class _WithBook(BaseModel):
-    local_engine: Book
+    local_engine: EngineRecord

@@ -17,7 +17,7 @@ PAUSE = 0.2
 
 
 @final
-class Feed:
+class DurableReader:
     """Pulls from a durable for as long as :meth:`run` runs.
 
     Args:
