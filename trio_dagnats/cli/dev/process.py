@@ -33,7 +33,7 @@ Tell = Callable[[bytes], None]
 
 
 @final
-class Worker:
+class WorkerProcess:
     """A worker in a process of its own.
 
     Args:

@@ -14,7 +14,7 @@ from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Publisher
+from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.port import (
     FRESH,
     NO_HEADERS,
