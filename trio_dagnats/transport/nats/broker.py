@@ -13,8 +13,8 @@ from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.nats.publisher import Publisher
+from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.port import (
     FRESH,
     NO_HEADERS,

@@ -79,7 +79,7 @@ async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
 
 
 async def resume(attempt: Attempt) -> bool:
-    """Go on with an attempt that has left the express lane: do again what it waited for.
+    """Go on with an attempt that has left the fast path: do again what it waited for.
 
     What was posted may be stored all the same; ids and conditions keep it from being stored twice.
     True if the handler shall run now.

@@ -1,4 +1,4 @@
-"""The express lane: an attempt has a trio task only while its handler runs.
+"""The fast path: an attempt has a trio task only while its handler runs.
 
 ::
 
@@ -9,9 +9,9 @@ With ``pipeline_started`` the handler begins as its event is sent; its outcome w
 
 Nearly every attempt goes this way, and a task that is parked on an acknowledgement would cost more
 than the message (its coroutines have to be woken, and the garbage collector looks at them).
-Whatever is not ordinary leaves the lane: a redelivery, a refusal, silence, a cancellation. The
+Whatever is not ordinary leaves the path: a redelivery, a refusal, silence, a cancellation. The
 attempt then gets a task, and ``execute`` goes on from the state in which it stands, as if there
-were no express lane.
+were no fast path.
 """
 
 from functools import partial
