@@ -8,8 +8,7 @@ Attributes of an attempt are written by ``attempts/`` and ``execution/`` only; o
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
@@ -31,8 +30,7 @@ from trio_dagnats.worker.telemetry import Span, end_span
 
 
 @final
-@dataclass(slots=True, kw_only=True)
-class Wait:
+class Wait(NamedTuple):
     """What an attempt is waiting for by its own wish. ``until_ns`` is a pause's end, else 0."""
 
     what: str
@@ -40,8 +38,7 @@ class Wait:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Program(NamedTuple):
     """What runs for a task of one type.
 
     Attributes:

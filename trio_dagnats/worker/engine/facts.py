@@ -7,8 +7,7 @@ a third of the throughput (design 8.5).
 import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 from pydantic_core import from_json
@@ -33,8 +32,7 @@ MOST_AT_ONCE = 64
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFacts:
+class StepFacts(NamedTuple):
     """Bounds of a step; seconds, 0 for none. ``warn_at`` is an iteration, counted from 1."""
 
     retries: int = 0
@@ -46,8 +44,7 @@ class StepFacts:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class RunFacts(NamedTuple):
     """A run's status (empty if unknown) and deadline (nanoseconds since the epoch, 0 for none)."""
 
     status: str = ""

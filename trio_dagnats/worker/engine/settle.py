@@ -6,7 +6,7 @@ what we know, beginning with our own ``step.started``; what came in between is r
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import final
 
@@ -60,12 +60,14 @@ class Claim:
 
 
 @final
-@dataclass(slots=True)
 class _RunLock:
-    """All steps of a run share one subject, so its conditional sends take turns."""
+    """All steps of a run share one subject, so its conditional sends come one after the other."""
 
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    users: int = 0
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.users = 0
 
 
 @final

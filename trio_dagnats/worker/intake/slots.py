@@ -34,7 +34,6 @@ RESERVE_PART = 4
 
 
 @final
-@dataclass(slots=True, eq=False)
 class Quota:
     """How many attempts of one handler may run at once, over all of its consumers.
 
@@ -44,9 +43,12 @@ class Quota:
         running: its attempts that run.
     """
 
-    limit: int
-    promised: int = 0
-    running: int = 0
+    __slots__ = ("limit", "promised", "running")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.promised = 0
+        self.running = 0
 
     @property
     def room(self) -> int:
@@ -130,7 +132,7 @@ class Slots:
 
     def quota(self, limit: int | None) -> Quota:
         """Make the bound of one handler's attempts, None for the whole capacity."""
-        return Quota(limit=min(limit or self.capacity, self.capacity))
+        return Quota(min(limit or self.capacity, self.capacity))
 
     def share(self, quota: Quota) -> Share:
         """Add a consumer of the handler that has this quota."""

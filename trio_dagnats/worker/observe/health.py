@@ -1,12 +1,10 @@
 """How a worker is, at one moment: for those who ask whether it shall have traffic, or live on."""
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(NamedTuple):
     """How a worker is.
 
     Attributes:
