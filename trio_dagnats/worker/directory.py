@@ -5,9 +5,9 @@
     announce (before it is ready) ──> run: every EVERY s, announce and look after ──> leave
                                                                      (no attempt is left)
 
-People and the command line read it to know who works; the engine never does. So no trouble with
-it stops a worker: it costs a warning. A worker that is killed is forgotten by the
-bucket, whose entries end 60 s after they were written.
+People and the command line read it to know who works; the engine never does. So no trouble with it
+stops a worker: it costs a warning. A worker that is killed is forgotten by the bucket, whose
+entries end 60 s after they were written.
 
 The durables are looked after here because this is a round that comes by anyway: a Go worker that
 starts later resets ``max_ack_pending`` (contract H37), and nobody tells us.

@@ -97,7 +97,7 @@ class Service:
     Attributes:
         overrun: ends and names those that outlive the grace; ``worker`` gives it a task that
             outlives the connection.
-        interrupted: the Ctrl-C that began the drain, None if it was none.
+        interrupted: the first Ctrl-C that trio has raised in this run, None if there was none.
         ready: the first task can arrive, or could before the drain.
     """
 

@@ -13,7 +13,7 @@
 
 | it is | ``stop`` |
 |---|---|
-| connecting | cancels that; ``start`` returns, ready or not |
+| connecting | cancels that; ``start`` returns as after a drain |
 | serving, or about to | drains within the grace |
 | draining | changes nothing, for the grace is counted from the first call |
 | over, or not started | does nothing |

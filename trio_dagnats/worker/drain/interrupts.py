@@ -24,7 +24,7 @@ class Interrupts:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive signals until the second one; later ones act as Python's own handlers do.
 
-        Ready (``task_status``) when a signal is received. Cancelled when the worker has ended.
+        Ready (``task_status``) once none would be missed. Cancelled when the worker has ended.
         """
         with trio.open_signal_receiver(*SIGNALS) as received:
             task_status.started()

@@ -69,7 +69,7 @@ item of a map finds its run watched, and need not read its history again."""
 LOOK_BACK = 60.0
 """Seconds before a task from which on its run's history is read for a cancellation; half of it is
 enough for those that join later. An engine that is even further behind is noticed by the looks at
-the run (``duties``)."""
+the run (``attempts.upkeep``)."""
 
 
 class Watched(Protocol):

@@ -130,9 +130,9 @@ async def resume(attempt: Attempt) -> bool:
 async def declare(attempt: Attempt, outcome: Settlement) -> None:
     """Store an outcome while the handler is still running, and answer the task message.
 
-    Called by ``TaskContext.complete`` and its kin. It returns when the message is answered, so that
-    what the handler does after it is not part of the step any more. The outcome is claimed before
-    the first wait: of two siblings that declare one, the second is refused at its call.
+    Called by ``TaskContext.complete`` and its kin. It returns when the outcome is stored and the
+    message answered: what the handler does after it is not part of the step any more. The outcome
+    is claimed before anything is sent: of two siblings, the second is refused at its call.
 
     Cancellation: before anything is sent; what is being stored is finished first.
 
@@ -178,7 +178,7 @@ async def conclude(attempt: Attempt, outcome: Settlement) -> None:
 async def _publish_started(attempt: Attempt) -> Input:
     """Store ``step.started``; its sequence is what the outcome may take for granted.
 
-    Without it the handler must not run: the engine would know nothing of the attempt.
+    Without it the handler does not run here: the engine would know nothing of the attempt.
     """
     shared = attempt.shared
     event = started_event(attempt)

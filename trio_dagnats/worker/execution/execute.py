@@ -85,8 +85,8 @@ async def run_handler(attempt: Attempt) -> Awaitable[None] | None:
     the failure of this attempt. Only here, and in the handler's own tasks, may trio raise a Ctrl-C.
 
     The lease is looked at once more before the call: an attempt can stand in line for long, and one
-    whose task another worker may have must not begin. From the call on the attempt is young again,
-    so that watching it begins when its handler has run for ``YOUNG`` seconds.
+    whose task another worker may have must not begin. One that is young is made as young as can be:
+    it is watched once its handler has run for ``YOUNG`` seconds.
 
     Cancellation: the handler is cancelled; :func:`.farewell.farewell` has to follow.
     """

@@ -25,13 +25,11 @@ The pool takes handlers for one of two kinds, until it learns better::
 
 The life of a task::
 
-    called ──> comes ──> begin, what comes before the handler, handler, what is left ──┐
-      ^          ^                                                │                    │
-      │          └──── the next in line, if the context is as it was ──────────────────┤
-      │                                                           │                    │
-      └── parked without attempt and context <── line empty, or context changed ───────┘
-                                                                  │
-                                             not ordinary: the task ends with its attempt
+    called ──> comes, takes the first in line ──> one attempt ── not ordinary ──> ends with it
+      ^                  ^                             │
+      │                  └── takes the next ───────────┤ ordinary
+      │                                                v
+      └── parked, without a context <── the line is empty, or the context was changed
 
 | a task ends with its attempt | because |
 |---|---|

@@ -49,7 +49,7 @@ AGAIN = 30.0
 class MicroService:
     """Answers PING, INFO and STATS, and tells of the attempts in flight.
 
-    Its numbers (STATS) are those of its endpoint since the worker was made, not of tasks.
+    Its numbers (STATS) are those of its endpoint in this run of the worker, not of tasks.
 
     Args:
         broker: the connected server.

@@ -160,7 +160,7 @@ class _Kind(NamedTuple):
 def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
     """Tell of an attempt, as it stands now; to be called in its trio run.
 
-    Ages and what is left of the lease are seconds; negative when the lease has ended.
+    Its age and what is left of its lease are seconds; negative once the lease has ended.
     """
     now = trio.current_time()
     stands, detail = _stands(attempt)
