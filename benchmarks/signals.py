@@ -178,7 +178,9 @@ async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> 
                 woke = runs[:burst]
                 await send_all(broker, woke, BURST_SECONDS)
                 found = await woken(worker, set(woke))
-                result.burst = [float(str(s.more["took"])) for s in told(worker, "woken")]
+                result.burst = [
+                    float(str(s.more["took"])) for s in validation_text(worker, "woken")
+                ]
 
                 early, late = runs[burst : burst + around], runs[burst + around :][:around]
                 await send_all(broker, early)
@@ -191,7 +193,7 @@ async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> 
     result.twice = found.total() - len(found)
 
 
-def told(worker: Child, what: str) -> list[Said]:
+def validation_text(worker: Child, what: str) -> list[Said]:
     """Return what a worker has said of a kind."""
     return [said for said in worker.said if said.what == what]
 

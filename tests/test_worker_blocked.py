@@ -39,7 +39,7 @@ class Told(logging.Handler):
 
 
 @pytest.fixture
-def told() -> Iterator[Callable[[str], Told]]:
+def validation_text() -> Iterator[Callable[[str], Told]]:
     """Make a collector that is gone after the test."""
     made: list[Told] = []
 
@@ -61,7 +61,7 @@ async def put(harness: Harness, run_id: str) -> None:
 async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(
     harness: Harness, told: Callable[[str], Told]
 ) -> None:
-    blocks = told("blocks the event loop")
+    blocks = validation_text("blocks the event loop")
     worker = Worker(harness.broker)
 
     @worker.handle("t")
@@ -83,7 +83,7 @@ async def test_a_handler_that_blocks_the_loop_is_named_while_it_does(
 async def test_a_child_task_that_blocks_is_named_with_its_attempt(
     harness: Harness, told: Callable[[str], Told]
 ) -> None:
-    blocks = told("blocks the event loop")
+    blocks = validation_text("blocks the event loop")
     worker = Worker(harness.broker)
 
     async def child() -> None:
@@ -105,7 +105,7 @@ async def test_a_child_task_that_blocks_is_named_with_its_attempt(
 async def test_a_block_by_no_handler_is_named_by_its_stack(
     harness: Harness, told: Callable[[str], Told]
 ) -> None:
-    blocks = told("blocks the event loop")
+    blocks = validation_text("blocks the event loop")
     worker = Worker(harness.broker)
 
     @worker.handle("t")
@@ -123,7 +123,10 @@ async def test_a_block_by_no_handler_is_named_by_its_stack(
 
 
 async def test_the_end_of_a_block_is_told(harness: Harness, told: Callable[[str], Told]) -> None:
-    blocks, again = told("blocks the event loop"), told("the event loop runs again")
+    blocks, again = (
+        validation_text("blocks the event loop"),
+        validation_text("the event loop runs again"),
+    )
     worker = Worker(harness.broker)
 
     @worker.handle("t")
@@ -171,7 +174,7 @@ async def test_a_handler_that_makes_no_progress_is_named_once(
     async def handler(ctx: TaskContext) -> None:
         await trio.Event().wait()  # for ever
 
-    (text,) = await still(harness, 3600, handler, told("no progress"))
+    (text,) = await still(harness, 3600, handler, validation_text("no progress"))
 
     assert text.startswith("r.s attempt 1 has made no progress for 300 s")
     assert "await trio.Event().wait()  # for ever" in text
@@ -184,7 +187,7 @@ async def test_a_handler_that_stands_still_again_is_named_again(
         await trio.sleep(1000)
         await trio.sleep(1000)
 
-    assert len(await still(harness, 3600, handler, told("no progress"))) == 2
+    assert len(await still(harness, 3600, handler, validation_text("no progress"))) == 2
 
 
 async def test_a_handler_that_polls_makes_progress(
@@ -194,7 +197,7 @@ async def test_a_handler_that_polls_makes_progress(
         while True:
             await trio.sleep(59)
 
-    assert await still(harness, 3600, handler, told("no progress")) == []
+    assert await still(harness, 3600, handler, validation_text("no progress")) == []
 
 
 async def test_a_handler_whose_child_moves_makes_progress(
@@ -209,7 +212,7 @@ async def test_a_handler_whose_child_moves_makes_progress(
             nursery.start_soon(child)
             nursery.start_soon(trio.sleep_forever)
 
-    assert await still(harness, 3600, handler, told("no progress")) == []
+    assert await still(harness, 3600, handler, validation_text("no progress")) == []
 
 
 @pytest.mark.parametrize("wait", ["pause", "signal"])
@@ -219,4 +222,4 @@ async def test_a_declared_wait_is_never_named(
     async def handler(ctx: TaskContext) -> None:
         await (ctx.pause(36_000) if wait == "pause" else ctx.wait_for_signal("go"))
 
-    assert await still(harness, 3600, handler, told("no progress")) == []
+    assert await still(harness, 3600, handler, validation_text("no progress")) == []

@@ -14,7 +14,7 @@ from trio_dagnats.client.schedule import is_scheduled
 from trio_dagnats.errors import EngineError, WireError
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.news import News
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import WORKFLOW_HISTORY, history_subject
@@ -116,7 +116,7 @@ async def read_history(
         WORKFLOW_HISTORY,
         history_subject(run_id),
         after=after,
-        deadline=soon(),
+        deadline=deadline_in(),
     )
     found: list[HistoryEvent] = []
     for record in records:

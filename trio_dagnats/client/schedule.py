@@ -4,7 +4,7 @@ import secrets
 from datetime import datetime
 
 from trio_dagnats.errors import Conflict, EngineError, Missing, UsageError
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.names import SLEEP_TIMERS
 from trio_dagnats.wire.scheduled import (
@@ -30,15 +30,15 @@ async def schedule(broker: Broker, workflow_name: str, given: object, at: dateti
         run_at=_run_at(at, now_ns),
         created_at=rfc3339(now_ns),
     )
-    durables = await broker.consumers(SLEEP_TIMERS, deadline=soon())
+    durables = await broker.consumers(SLEEP_TIMERS, deadline=deadline_in())
     if not any(found.durable == SCHEDULE_DURABLE for found in durables):
         raise EngineError(
             "this engine would store the run and never begin it (DagNats v0.0.12 does not); start "
             "it from a scheduler of your own"
         )
     body = compact(run.to_wire())
-    await broker.kv_put(BUCKET_SCHEDULED, run.run_id, body, deadline=soon())
-    await broker.store(run.subject, body, msg_id=run.subject, deadline=soon())
+    await broker.kv_put(BUCKET_SCHEDULED, run.run_id, body, deadline=deadline_in())
+    await broker.store(run.subject, body, msg_id=run.subject, deadline=deadline_in())
     return run.run_id
 
 
@@ -64,7 +64,9 @@ async def unschedule(broker: Broker, run_id: str) -> bool:
     run = ScheduledRun.read(entry.value).model_copy(update={"status": "cancelled"})
     body = compact(run.to_wire())
     try:
-        await broker.kv_put(BUCKET_SCHEDULED, run_id, body, expect=entry.revision, deadline=soon())
+        await broker.kv_put(
+            BUCKET_SCHEDULED, run_id, body, expect=entry.revision, deadline=deadline_in()
+        )
     except Conflict:
         return False  # it has begun in the meantime
     return True
@@ -72,7 +74,7 @@ async def unschedule(broker: Broker, run_id: str) -> bool:
 
 async def _find(broker: Broker, run_id: str) -> Entry | None:
     try:
-        return await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=soon())
+        return await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=deadline_in())
     except Missing:
         return None  # an engine that knows no schedules
 

@@ -7,7 +7,7 @@ from typing import TypeVar, final
 from trio_dagnats.client.timeline import time_of
 from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Entry
 from trio_dagnats.wire.difference import Difference, differences
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, TASK_QUEUES, filter_subject, run_key
@@ -34,7 +34,7 @@ async def stored_runs(
     broker: Broker, workflow_name: str | None, status: RunStatus | None
 ) -> list[WorkflowRun]:
     """Read the stored runs, oldest first; see ``Client.runs``."""
-    entries = await broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=soon())
+    entries = await broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=deadline_in())
     wanted = [
         run
         for run in readable(entries, WorkflowRun.read)
@@ -57,7 +57,7 @@ def readable(entries: Iterable[Entry], read: Callable[[bytes], T]) -> list[T]:
 async def stored_ids(broker: Broker, start: str) -> list[str]:
     """Return the ids of the stored runs that begin so; see ``Client.find``."""
     prefix = run_key("")
-    entries = await broker.kv_entries(BUCKET_RUNS, prefix, deadline=soon())
+    entries = await broker.kv_entries(BUCKET_RUNS, prefix, deadline=deadline_in())
     ids = [entry.key.removeprefix(prefix) for entry in entries]
     return [run_id for run_id in ids if run_id.startswith(start)]
 
@@ -68,7 +68,7 @@ async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
     Raises:
         EngineError: there is none of that name.
     """
-    entry = await broker.kv_get(BUCKET_DEFS, name, deadline=soon())
+    entry = await broker.kv_get(BUCKET_DEFS, name, deadline=deadline_in())
     if entry is None:
         raise EngineError(
             f"workflow {name!r} is not registered; `trio-dagnats register FILE_OR_MODULE` or "
@@ -84,14 +84,14 @@ async def changes(broker: Broker, definition: WorkflowDef) -> list[Difference] |
         Missing: no engine has set this server up.
         NotStored: the server did not answer in time.
     """
-    entry = await broker.kv_get(BUCKET_DEFS, definition.name, deadline=soon())
+    entry = await broker.kv_get(BUCKET_DEFS, definition.name, deadline=deadline_in())
     return None if entry is None else differences(entry.value, definition)
 
 
 async def filters_of_workers(broker: Broker) -> set[str]:
     """Return which subjects the workers' durables have, those of dead workers included."""
     try:
-        durables = await broker.consumers(TASK_QUEUES, deadline=soon())
+        durables = await broker.consumers(TASK_QUEUES, deadline=deadline_in())
     except Missing:
         return set()
     return {found.filter_subject for found in durables}

@@ -49,7 +49,7 @@ __all__ = [
     "Message",
     "OnMessage",
     "OnStored",
-    "Posted",
+    "Pending",
     "PullEnd",
     "Record",
     "Stored",
@@ -67,7 +67,7 @@ OnStored = Callable[[Stored | BrokerError], None]
 own defect, and logged."""
 
 
-class Posted(Protocol):
+class Pending(Protocol):
     """A post that waits for its acknowledgement.
 
     Attributes:
@@ -96,6 +96,11 @@ class Broker(Buckets, Protocol):
 
         ``FOREVER`` when this process cannot know it (a client that the caller connected).
         """
+        ...
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up, as far as this side knows; may be read by any thread."""
         ...
 
     def time_ns(self) -> int:
@@ -158,7 +163,7 @@ class Broker(Buckets, Protocol):
         resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
-    ) -> Posted | None:
+    ) -> Pending | None:
         """Store an event as :meth:`store` does, but without a task that waits for it.
 
         The hot half of a worker: two of these are sent for every task, and a trio task that waits

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import MISREAD
-from trio_dagnats.wire.workflow import WorkflowDef, told
+from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """Go's zero time, written for a loop that has not started."""
@@ -156,7 +156,7 @@ class WorkflowRun(BaseModel):
         try:
             return cls.model_validate_json(raw)
         except ValidationError as error:
-            raise WireError(f"not a run: {told(error)}") from error
+            raise WireError(f"not a run: {validation_text(error)}") from error
 
     def failed_step(self) -> tuple[str, str]:
         """Return the step that ended the run and its error, two empty strings if none did."""

@@ -151,10 +151,10 @@ class WorkflowDef(BaseModel):
                 return cls.model_validate_json(source)
             return cls.model_validate(source)
         except ValidationError as error:
-            raise UsageError(f"not a workflow: {told(error)}") from error
+            raise UsageError(f"not a workflow: {validation_text(error)}") from error
 
 
-def told(error: ValidationError) -> str:
+def validation_text(error: ValidationError) -> str:
     """Say where a definition is wrong, and how; the first few mistakes."""
     return "; ".join(
         f"{_place(found['loc'])}{found['msg'].removeprefix('Value error, ')}"

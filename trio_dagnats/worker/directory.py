@@ -9,7 +9,7 @@ People and the command line read it to know who works; the engine never does. So
 stops a worker: it costs a warning. A worker that is killed is forgotten by the bucket, whose
 entries end 60 s after they were written.
 
-The durables are looked after here because this is a round that comes by anyway: a Go worker that
+The consumers are looked after here because this is a round that comes by anyway: a Go worker that
 starts later resets ``max_ack_pending`` (contract H37), and nobody tells us.
 """
 
@@ -25,13 +25,12 @@ import trio
 
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_WORKERS
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.deadlines import LEAVE
-from trio_dagnats.worker.intake import durables
-from trio_dagnats.worker.intake.served import Served
+from trio_dagnats.worker.intake.source import Found, Source, find
 
 log = Log("trio_dagnats.worker")
 
@@ -43,22 +42,22 @@ PATIENCE = 5.0
 
 @final
 class Presence:
-    """Keeps the directory entry of one worker, and looks after its durables on the way.
+    """Keeps the directory entry of one worker, and looks after its consumers on the way.
 
     Only this worker writes the entry, under its own id: two of one id overwrite each other's.
 
     Args:
         broker: the connected server.
         registration: the entry; ``last_seen`` is stamped at every write.
-        served: whose durables are kept in shape.
+        sources: what is kept in shape on the server.
     """
 
     def __init__(
-        self, broker: Broker, registration: WorkerRegistration, served: Sequence[Served]
+        self, broker: Broker, registration: WorkerRegistration, sources: Sequence[Source]
     ) -> None:
         self._broker = broker
         self._registration = registration
-        self._served = served
+        self._sources = sources
         self._warned = False
 
     async def announce(self) -> None:
@@ -103,19 +102,19 @@ class Presence:
     async def _look_after(self) -> None:
         """Ask once what consumers there are, and restore those of ours that were changed."""
         try:
-            found = await durables.all_found(self._broker)
+            found = await find(self._sources)
         except BrokerError as error:
             log.warning("consumers not checked: %s", error)
             return
-        for served in self._served:
-            await self._restore(served, found)
+        for source in self._sources:
+            await self._restore(source, found)
 
-    async def _restore(self, served: Served, found: Sequence[ConsumerState]) -> None:
-        """Restore one durable; the first time that it was needed is told, with the reason."""
+    async def _restore(self, source: Source, found: Found) -> None:
+        """Restore one consumer; the first time that it was needed is told, with the reason."""
         try:
-            changed = await durables.restore(self._broker, served, found)
+            changed = await source.restore(found)
         except BrokerError as error:
-            log.warning("consumer of %s not checked: %s", served.task_type, error)
+            log.warning("consumer of %s not checked: %s", source.served.task_type, error)
             return
         if changed and not self._warned:
             self._warned = True
@@ -123,7 +122,7 @@ class Presence:
                 "the consumer of %s was reset (a Go worker does so when it starts) and is "
                 "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
                 "type, and a shorter ack_wait than this worker's ends its leases too early",
-                served.task_type,
+                source.served.task_type,
             )
 
 

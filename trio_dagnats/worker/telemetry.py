@@ -151,7 +151,10 @@ def begin_task(
     }
     if task.workflow_name:
         attributes["workflow_name"] = task.workflow_name
-    count(telemetry, ACTIVE_TASKS, 1)
+    try:
+        telemetry.count(ACTIVE_TASKS, 1)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
     span = NO_SPAN
     trace: object = None
     try:
@@ -173,8 +176,14 @@ def end_task(telemetry: Telemetry, span: Span, error: BaseException | None, took
     """
     if isinstance(error, Exception):
         _fail(span, error)
-    end_span(span)
-    count(telemetry, ACTIVE_TASKS, -1)
+    try:
+        span.end()
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+    try:
+        telemetry.count(ACTIVE_TASKS, -1)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
     try:
         telemetry.record(STEP_DURATION_MS, round(took * 1000))
     except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told

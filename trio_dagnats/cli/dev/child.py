@@ -14,7 +14,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.target import Found, load, locate
 from trio_dagnats.errors import DagnatsError, without_groups
@@ -29,18 +29,17 @@ def main(arguments: list[str]) -> int:
         try:
             found = load(locate(text, Path.cwd()))
         except CliError as error:
-            told.sendall(lines.write("refused", str(error)))
+            told.sendall(child_link.write("refused", str(error)))
             return Exit.USAGE
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
         logging.getLogger("trio_dagnats").setLevel(logging.WARNING)
         found.worker.move_to(url)
-        told.settimeout(0)
         try:
             trio.run(_Life(found, float(grace)).run, told)
         except DagnatsError as error:
             text, code = explain(error, url)
             with suppress(OSError):
-                told.sendall(lines.write("refused", text))
+                told.sendall(child_link.write("refused", text))
             return code
     return Exit.DONE
 
@@ -57,8 +56,10 @@ class _Life:
 
     async def run(self, told: socket.socket) -> None:
         """Do what the parent says until it says drain, or goes."""
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(told))
-        await stream.send_all(lines.write("loaded", [w.to_wire() for w in self._found.workflows]))
+        stream = child_link.stream_of(told)
+        await stream.send_all(
+            child_link.write("loaded", [w.to_wire() for w in self._found.workflows])
+        )
         with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._obey, stream)
@@ -71,23 +72,20 @@ class _Life:
         await self._serve.wait()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._start_worker)
-            await stream.send_all(lines.write("ready", 1))
+            await stream.send_all(child_link.write("ready", 1))
 
     async def _start_worker(self, task_status: trio.TaskStatus[None]) -> None:
         await self._found.worker.start(handle_signals=False, task_status=task_status)
 
     async def _obey(self, stream: trio.SocketStream) -> None:
-        heard = lines.Lines()
-        try:
-            async for data in stream:
-                for line in heard.feed(data):
-                    if line["do"] == "serve":
-                        self._serve.set()
-                    else:
-                        self._drain(self._grace)
-        except trio.BrokenResourceError:
-            pass
+        await child_link.listen(stream, self._take)
         self._drain(0.0)  # the parent has gone
+
+    async def _take(self, line: child_link.Line) -> None:
+        if line["do"] == "serve":
+            self._serve.set()
+        else:
+            self._drain(self._grace)
 
     async def _obey_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM) as received:

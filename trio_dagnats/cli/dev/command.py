@@ -12,7 +12,7 @@ import click
 import trio
 
 from trio_dagnats.cli.dev import view
-from trio_dagnats.cli.dev.process import Worker
+from trio_dagnats.cli.dev.process import WorkerProcess
 from trio_dagnats.cli.dev.reload import Reloader
 from trio_dagnats.cli.exits import CliError, Exit
 from trio_dagnats.cli.options import (
@@ -165,9 +165,9 @@ async def _develop(plan: Plan, url: str, signals: Signals) -> None:
                 await client.register(workflow)
                 processes.start_soon(lookout.check, workflow)
 
-        def make() -> Worker:
+        def make() -> WorkerProcess:
             tell = view.tell_for(screen)
-            return Worker(plan.target.text, url, plan.grace, tell=tell)
+            return WorkerProcess(plan.target.text, url, plan.grace, tell=tell)
 
         def on_event(event: HistoryEvent) -> None:
             definition = _started(event)

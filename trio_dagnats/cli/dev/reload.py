@@ -12,7 +12,7 @@ from typing import Protocol, final
 import trio
 from watchfiles import Change, PythonFilter, awatch
 
-from trio_dagnats.cli.dev.process import Worker
+from trio_dagnats.cli.dev.process import WorkerProcess
 from trio_dagnats.cli.exits import explain
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.errors import DagnatsError, without_groups
@@ -26,7 +26,7 @@ LOOK_UP_MS = 100
 SLOW_IMPORT = 10.0
 
 Register = Callable[[list[WorkflowDef]], Awaitable[None]]
-MakeWorker = Callable[[], Worker]
+MakeWorker = Callable[[], WorkerProcess]
 
 
 class Teller(Protocol):
@@ -70,7 +70,7 @@ class Reloader:
         self._teller = teller
         self._nursery = nursery
         self._grace = grace
-        self._current: tuple[Worker, trio.CancelScope] | None = None
+        self._current: tuple[WorkerProcess, trio.CancelScope] | None = None
         self._retiring = trio.CancelScope()
 
     async def replace(self) -> None:
@@ -127,7 +127,7 @@ class Reloader:
             await self.retire(*current, patience=CLOSE_PATIENCE)
 
     async def retire(
-        self, worker: Worker, scope: trio.CancelScope, patience: float = RETIRE_PATIENCE
+        self, worker: WorkerProcess, scope: trio.CancelScope, patience: float = RETIRE_PATIENCE
     ) -> None:
         """Drain a version and wait for its end; end it if it takes too long."""
         await worker.drain()
@@ -157,12 +157,12 @@ class Reloader:
 
     @staticmethod
     async def _hold(
-        worker: Worker, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
+        worker: WorkerProcess, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
     ) -> None:
         with scope:
             await worker.run(task_status)
 
-    async def _import(self, worker: Worker) -> list[WorkflowDef]:
+    async def _import(self, worker: WorkerProcess) -> list[WorkflowDef]:
         with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._remind)
@@ -177,7 +177,7 @@ class Reloader:
             'itself, put that under `if __name__ == "__main__":`'
         )
 
-    async def _watch_over(self, worker: Worker) -> None:
+    async def _watch_over(self, worker: WorkerProcess) -> None:
         """Say so if a version that is in service ends by itself."""
         await worker.ended.wait()
         if self._current is not None and self._current[0] is worker:

@@ -14,7 +14,7 @@ from typing import final
 import click
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import rules
@@ -87,7 +87,7 @@ class _Life:
 
     def _tell(self, key: str, value: object) -> None:
         with suppress(OSError):  # nobody listens any more
-            os.write(self._fd, lines.write(key, value))
+            os.write(self._fd, child_link.write(key, value))
 
 
 COMMANDS = (run_child,)

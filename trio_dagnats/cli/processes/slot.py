@@ -10,7 +10,6 @@ The socket also ends when the supervisor is gone, even by SIGKILL. Signals from 
 no harm: however often it is told to drain, only the socket takes its grace away.
 """
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.logs import Log
@@ -97,30 +96,25 @@ class Slot:
 
     async def _live(self) -> int:
         """Start a process and wait for its end; return its return code."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.settimeout(0)
-            try:
-                process = await self._start(theirs.fileno())
-            except OSError as error:
-                text = f"process {self._number} cannot be started: {error}"
-                log.error(text)  # noqa: TRY400 - the sentence is enough
-                return Exit.USAGE
-            theirs.close()
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._grace = 0.0
+        try:
+            process, stream = await child_link.start_child(
+                self._command, stdin=subprocess.DEVNULL, env=self._plan.environment
+            )
+        except OSError as error:
+            text = f"process {self._number} cannot be started: {error}"
+            log.error(text)  # noqa: TRY400 - the sentence is enough
+            return Exit.USAGE
+        try:
             await self._hold(process, stream)
+        finally:
+            stream.socket.close()
         assert process.returncode is not None
         return process.returncode
 
-    async def _start(self, fd: int) -> trio.Process:
-        self._grace = 0.0
-        return await trio.lowlevel.open_process(
-            [*COMMAND_LINE, COMMAND, str(self._number), str(fd), "--", self._plan.target],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(fd,),
-            env=self._plan.environment,
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we drain it
-        )
+    def _command(self, fd: int) -> list[str]:
+        me = [sys.executable, "-P", "-m", "trio_dagnats.cli.main"]
+        return [*me, COMMAND, str(self._number), str(fd), "--", self._plan.target]
 
     async def _hold(self, process: trio.Process, stream: trio.SocketStream) -> None:
         try:
@@ -134,16 +128,15 @@ class Slot:
                 await self._drain(process, stream)
 
     async def _listen(self, process: trio.Process, stream: trio.SocketStream) -> None:
-        heard = lines.Lines()
-        with suppress(trio.BrokenResourceError):
-            async for data in stream:
-                for line in heard.feed(data):
-                    if "loaded" in line:
-                        self._grace = float(str(line["loaded"]))
-                    else:
-                        self.serves = True
-                        self.has_served.set()
-                        log.info("process %d serves (pid %d)", self._number, process.pid)
+        async def take(line: child_link.Line) -> None:
+            if "loaded" in line:
+                self._grace = float(str(line["loaded"]))
+            else:
+                self.serves = True
+                self.has_served.set()
+                log.info("process %d serves (pid %d)", self._number, process.pid)
+
+        await child_link.listen(stream, take)
 
     async def _drain(self, process: trio.Process, stream: trio.SocketStream) -> None:
         killed_at = trio.current_time() + rules.patience(self._grace)

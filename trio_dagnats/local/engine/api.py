@@ -16,7 +16,7 @@ from trio_dagnats.local.engine.core.supported import (
 )
 from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.run import WorkflowRun
@@ -89,7 +89,7 @@ class Api:
         definition = WorkflowDef.read(body)
         check_supported(definition)
         await self._broker.kv_put(
-            BUCKET_DEFS, definition.name, definition.to_bytes(), deadline=soon()
+            BUCKET_DEFS, definition.name, definition.to_bytes(), deadline=deadline_in()
         )
         return {"status": "registered", "name": definition.name}
 
@@ -116,12 +116,12 @@ class Api:
         name = f"{definition.name}.{printed(value)}"
         key = hashlib.sha256(name.encode()).hexdigest()
         try:
-            await self._broker.kv_put(KEYS, key, run_id.encode(), expect=0, deadline=soon())
+            await self._broker.kv_put(KEYS, key, run_id.encode(), expect=0, deadline=deadline_in())
         except Conflict:
-            entry = await self._broker.kv_get(KEYS, key, deadline=soon())
+            entry = await self._broker.kv_get(KEYS, key, deadline=deadline_in())
             if entry is not None:
                 return entry.value.decode(errors="replace")
-            await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=soon())
+            await self._broker.kv_put(KEYS, key, run_id.encode(), deadline=deadline_in())
         return run_id
 
     async def _store_start(self, run_id: str, definition: WorkflowDef, given: object) -> None:
@@ -140,7 +140,7 @@ class Api:
         run_id = body.decode(errors="replace").strip()
         if not run_id:
             raise UsageError("api.runs.get wants a run id as plain text")
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is None:
             return {"error": "workflow run not found"}
         return {**WorkflowRun.read(entry.value).to_wire(), "trace_id": ""}

@@ -22,7 +22,7 @@ from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.local.engine.starts import read_spawn, read_start, spawned
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Delivery
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import MSG_ID, WORKFLOW_HISTORY, history_subject
@@ -140,7 +140,7 @@ class Conductor:
             WORKFLOW_HISTORY,
             history_subject(run_id),
             after=state.book.applied if state is not None else 0,
-            deadline=soon(),
+            deadline=deadline_in(),
         )
         before = [r for r in records if isinstance(what, str) or r.sequence < what.sequence]
         read = [_read(r.body, r.sequence, r.headers, r.time_ns) for r in before]

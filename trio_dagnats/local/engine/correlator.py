@@ -13,7 +13,7 @@ from trio_dagnats.local.engine.core.state import (
 )
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.events import store_event
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import Event, EventType
@@ -76,7 +76,7 @@ class Correlator:
         Raises:
             BrokerError: the server did not answer in time.
         """
-        for entry in await self._broker.kv_entries(BUCKET, deadline=soon()):
+        for entry in await self._broker.kv_entries(BUCKET, deadline=deadline_in()):
             try:
                 self._keep(Waiter.model_validate_json(entry.value), entry.time_ns)
             except ValidationError:
@@ -90,11 +90,11 @@ class Correlator:
         """
         waiter, since_ns = _waiter(effect, state), state.book.at_ns
         body = compact(waiter)
-        await self._broker.kv_put(BUCKET, waiter.key, body, deadline=soon())
+        await self._broker.kv_put(BUCKET, waiter.key, body, deadline=deadline_in())
         self._keep(waiter, since_ns)
         subject = event_subject(waiter.event_type)
         for record in await self._broker.records(
-            EVENTS, subject, since_ns=since_ns, deadline=soon()
+            EVENTS, subject, since_ns=since_ns, deadline=deadline_in()
         ):
             await self._match(waiter, record.body)
 
@@ -106,7 +106,7 @@ class Correlator:
         """
         event, _ = state.waits_for(effect.step_id)
         key = f"{event}.{state.run.run_id}.{effect.step_id}"
-        await self._broker.kv_delete(BUCKET, key, deadline=soon())
+        await self._broker.kv_delete(BUCKET, key, deadline=deadline_in())
         waiting = self._waiters.get(event, {})
         waiting.pop(key, None)
         if not waiting:
@@ -133,7 +133,7 @@ class Correlator:
         if not matches(waiter.match.left, waiter.match.right, event):
             return
         told = _told(waiter, body, self._broker.time_ns())
-        await store_event(self._broker, told, deadline=soon())
+        await store_event(self._broker, told, deadline=deadline_in())
 
 
 def _told(waiter: Waiter, body: bytes, now_ns: int) -> Event:

@@ -20,8 +20,8 @@ from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
 from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
 from trio_dagnats.local.engine.correlator import Correlator
-from trio_dagnats.local.engine.feed import Feed
-from trio_dagnats.local.engine.lanes import Lanes
+from trio_dagnats.local.engine.durable_reader import DurableReader
+from trio_dagnats.local.engine.per_key_queue import PerKeyQueue
 from trio_dagnats.local.engine.schedule import Schedule
 from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.logs import Log
@@ -99,7 +99,9 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
     sender = Sender(broker)
     await sender.load()
     conductor = Conductor(broker, sender)
-    lanes: Lanes[Item] = Lanes(nursery, conductor.work, lambda item: item.delivery.nak())
+    lanes: PerKeyQueue[Item] = PerKeyQueue(
+        nursery, conductor.work, lambda item: item.delivery.nak()
+    )
 
     def take_event(delivery: Delivery) -> None:
         found = conductor.read_event(delivery)
@@ -123,7 +125,7 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
         else:
             lanes.put(run_id, Item(conductor.timer_id(delivery), delivery, timers.done))
 
-    history, timers = Feed(take_event), Feed(take_timer)
+    history, timers = DurableReader(take_event), DurableReader(take_timer)
     nursery.start_soon(history.run, broker, resources.HISTORY_DURABLE)
     nursery.start_soon(timers.run, broker, resources.TIMER_DURABLE)
     _correlate(broker, nursery, sender.correlator)
@@ -135,7 +137,7 @@ def _correlate(broker: Broker, nursery: trio.Nursery, correlator: Correlator) ->
     async def deal(delivery: Delivery) -> None:
         await correlator.take(delivery.subject, delivery.body, delivery.published_ns)
 
-    events = Feed(lambda delivery: lanes.put(delivery.subject, delivery))
+    events = DurableReader(lambda delivery: lanes.put(delivery.subject, delivery))
     lanes = _lanes(nursery, deal, events.done)
     nursery.start_soon(events.run, broker, resources.EVENT_DURABLE)
 
@@ -154,7 +156,7 @@ def _schedule(broker: Broker, nursery: trio.Nursery) -> None:
             delivery.nak(left)
         starts.done()
 
-    starts = Feed(take)
+    starts = DurableReader(take)
     lanes = _lanes(nursery, lambda delivery: schedule.begin(delivery.body), starts.done)
     nursery.start_soon(starts.run, broker, SCHEDULE_DURABLE)
 
@@ -163,7 +165,7 @@ def _lanes(
     nursery: trio.Nursery,
     deal: Callable[[Delivery], Awaitable[None]],
     done: Callable[[], None],
-) -> Lanes[Delivery]:
+) -> PerKeyQueue[Delivery]:
     """Return lanes that deal with messages of a subject in order; what fails comes again."""
 
     async def work(subject: str, deliveries: Sequence[Delivery]) -> None:
@@ -180,7 +182,7 @@ def _lanes(
                 delivery.ack()
             done()
 
-    return Lanes(nursery, work, lambda delivery: delivery.nak())
+    return PerKeyQueue(nursery, work, lambda delivery: delivery.nak())
 
 
 async def _refuse_company(broker: Broker) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.paths import key_part, printed, walk
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.ids import IdOrEmpty
 from trio_dagnats.wire.names import BUCKET_RUNS, WORKFLOW_HISTORY, history_subject, run_key
@@ -60,7 +60,7 @@ class Locks:
             BrokerError: the server did not answer in time; claiming again is safe.
         """
         async with self._order:
-            entry = await self._broker.kv_get(BUCKET, key, deadline=soon())
+            entry = await self._broker.kv_get(BUCKET, key, deadline=deadline_in())
             lock = Lock.read(entry.value) if entry is not None else Lock()
             if lock.run_id == run_id:
                 return lock.replaces
@@ -68,7 +68,7 @@ class Locks:
             if holder and mode == "skip":
                 return holder
             body = compact(Lock(run_id=run_id, replaces=holder).model_dump(exclude_defaults=True))
-            await self._broker.kv_put(BUCKET, key, body, deadline=soon())
+            await self._broker.kv_put(BUCKET, key, body, deadline=deadline_in())
             self._coming.add(run_id)
             return holder
 
@@ -79,15 +79,15 @@ class Locks:
             BrokerError: the server did not answer in time; freeing again is safe.
         """
         async with self._order:
-            entry = await self._broker.kv_get(BUCKET, key, deadline=soon())
+            entry = await self._broker.kv_get(BUCKET, key, deadline=deadline_in())
             if entry is not None and Lock.read(entry.value).run_id == run_id:
-                await self._broker.kv_delete(BUCKET, key, deadline=soon())
+                await self._broker.kv_delete(BUCKET, key, deadline=deadline_in())
             self._coming.discard(run_id)
 
     async def _goes_on(self, run_id: str) -> bool:
         if not run_id:
             return False
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is not None:
             try:
                 return not WorkflowRun.read(entry.value).status.is_terminal
@@ -97,7 +97,8 @@ class Locks:
             return True
         subject = history_subject(run_id)
         return (
-            await self._broker.last_record(WORKFLOW_HISTORY, subject, deadline=soon()) is not None
+            await self._broker.last_record(WORKFLOW_HISTORY, subject, deadline=deadline_in())
+            is not None
         )
 
 

@@ -4,13 +4,13 @@ from typing import final
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.paths import key_part
-from trio_dagnats.local.engine.core.ratelimit import Bucket
+from trio_dagnats.local.engine.core.ratelimit import TokenBucket
 from trio_dagnats.local.engine.core.state import (
     Effect,
     RunState,
 )
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.text import compact
 
@@ -29,7 +29,7 @@ class Rates:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._known: dict[str, Bucket] = {}
+        self._known: dict[str, TokenBucket] = {}
 
     async def turn(self, effect: Effect, state: RunState) -> int:
         """Return the milliseconds until the effect's task may go, and note that it will.
@@ -47,18 +47,18 @@ class Rates:
             read = await self._read(key)
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            self._known.setdefault(key, read or Bucket.full(limit.limit, limit.period, now_ns))
+            self._known.setdefault(key, read or TokenBucket.full(limit.limit, limit.period, now_ns))
         bucket, wait_ns = self._known[key].take(units, limit.limit, limit.period, now_ns)
         self._known[key] = bucket
-        await self._broker.kv_put(BUCKET, key, compact(bucket), deadline=soon())
+        await self._broker.kv_put(BUCKET, key, compact(bucket), deadline=deadline_in())
         return -(-wait_ns // MS)
 
-    async def _read(self, key: str) -> Bucket | None:
-        entry = await self._broker.kv_get(BUCKET, key, deadline=soon())
+    async def _read(self, key: str) -> TokenBucket | None:
+        entry = await self._broker.kv_get(BUCKET, key, deadline=deadline_in())
         if entry is None:
             return None
         try:
-            return Bucket.read(entry.value)
+            return TokenBucket.read(entry.value)
         except WireError as error:
             log.warning("%s: %s; it begins anew", key, error)
             return None

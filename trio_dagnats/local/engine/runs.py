@@ -5,7 +5,7 @@ from typing import final
 from trio_dagnats.errors import Conflict, EngineError, WireError
 from trio_dagnats.local.engine.core.state import RunState
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_RUNS, run_key
 
@@ -50,7 +50,7 @@ class Runs:
         return None if found is None else found[0]
 
     async def _read(self, run_id: str) -> tuple[RunState, int] | None:
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is None:
             return None
         try:
@@ -72,7 +72,7 @@ class Runs:
         body = state.to_bytes()
         try:
             revision = await self._broker.kv_put(
-                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=soon()
+                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=deadline_in()
             )
         except Conflict as conflict:
             revision = await self._revision_of_our_own(run_id, body, conflict)
@@ -84,7 +84,7 @@ class Runs:
 
     async def _revision_of_our_own(self, run_id: str, body: bytes, conflict: Conflict) -> int:
         """Tell our own write, sent twice around a lost connection, from somebody else's."""
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is None or entry.value != body:
             raise EngineError(
                 f"run {run_id} was written by somebody else: is another engine running on this "

@@ -12,7 +12,7 @@ from trio_dagnats.local.engine.correlator import Correlator
 from trio_dagnats.local.engine.locks import Locks
 from trio_dagnats.local.engine.rates import Rates
 from trio_dagnats.local.engine.slots import Slots
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import (
     DEAD_LETTERS,
@@ -120,9 +120,9 @@ class Sender:
                 await self.locks.free(effect.text, state.run.run_id)
             case Kind.APPROVAL_TOKEN:
                 body = compact(approval(effect, state))
-                await self._broker.kv_put(TOKENS, key, body, deadline=soon())
+                await self._broker.kv_put(TOKENS, key, body, deadline=deadline_in())
             case Kind.APPROVAL_GONE:
-                await self._broker.kv_delete(TOKENS, key, deadline=soon())
+                await self._broker.kv_delete(TOKENS, key, deadline=deadline_in())
             case _:
                 subject = state.book.definition.step(effect.step_id).approval.subject
                 await self._broker.publish(subject, compact(approval(effect, state)))
@@ -152,7 +152,7 @@ class Sender:
             message.body,
             msg_id=message.msg_id,
             headers=message.headers,
-            deadline=soon(),
+            deadline=deadline_in(),
         )
 
     async def _sent(self, messages: Iterable[Outgoing]) -> set[tuple[str, str]]:
@@ -161,7 +161,7 @@ class Sender:
         for subject in {message.subject for message in messages}:
             stream = STREAMS[subject.partition(".")[0]]
             if stream != TASK_QUEUES:
-                records = await self._broker.records(stream, subject, deadline=soon())
+                records = await self._broker.records(stream, subject, deadline=deadline_in())
                 found |= {(subject, record.headers.get(MSG_ID, "")) for record in records}
         return found
 
@@ -169,7 +169,9 @@ class Sender:
         """Say whether a task is queued, or was taken by a worker already."""
         if not message.subject.startswith("task."):
             return False
-        queued = await self._broker.last_record(TASK_QUEUES, message.subject, deadline=soon())
+        queued = await self._broker.last_record(
+            TASK_QUEUES, message.subject, deadline=deadline_in()
+        )
         if queued is not None and queued.headers.get(MSG_ID) == message.msg_id:
             return True
         step_id = message.step_id
@@ -177,7 +179,7 @@ class Sender:
             WORKFLOW_HISTORY,
             f"history.{state.run.run_id}",
             after=state.book.applied,
-            deadline=soon(),
+            deadline=deadline_in(),
         )
         mark = f".{step_id}."
         return any(mark in record.headers.get(MSG_ID, "") for record in found)

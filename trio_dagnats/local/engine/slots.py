@@ -14,7 +14,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.local.engine.core.state import Action, Effect, RunState
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.ids import Id, IdOrEmpty
 from trio_dagnats.wire.subjects import is_key
@@ -90,7 +90,7 @@ class Slots:
             BrokerError: the server did not answer in time.
         """
         for bucket in BUCKETS.values():
-            entries = await self._broker.kv_entries(bucket, deadline=soon())
+            entries = await self._broker.kv_entries(bucket, deadline=deadline_in())
             for entry in sorted(entries, key=lambda entry: entry.revision):
                 try:
                     claim = Claim.model_validate_json(entry.value)
@@ -124,7 +124,7 @@ class Slots:
         async with self._order:
             if slot in self._where:
                 where = self._where[slot]
-                await self._broker.kv_delete(BUCKETS[where[0]], slot, deadline=soon())
+                await self._broker.kv_delete(BUCKETS[where[0]], slot, deadline=deadline_in())
                 self._forget(slot, where)
             await self._grant()
 
@@ -162,11 +162,11 @@ class Slots:
 
     async def _put(self, slot: str, claim: Claim) -> None:
         body = compact(claim)
-        await self._broker.kv_put(BUCKETS[claim.action], slot, body, deadline=soon())
+        await self._broker.kv_put(BUCKETS[claim.action], slot, body, deadline=deadline_in())
 
     async def _tell(self, slot: str, claim: Claim) -> None:
         subject = f"sleep.{claim.run_id}.{claim.step_id or claim.action.value}"
-        await self._broker.store(subject, claim.grant(), msg_id=slot, deadline=soon())
+        await self._broker.store(subject, claim.grant(), msg_id=slot, deadline=deadline_in())
 
 
 def _claim(effect: Effect, state: RunState) -> Claim:

@@ -11,7 +11,7 @@ from trio_dagnats.local.engine.core.schema import mismatch
 from trio_dagnats.local.engine.core.supported import check_supported
 from trio_dagnats.local.engine.core.transitions import Start
 from trio_dagnats.local.engine.runs import Runs
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.ids import Id, IdOrEmpty
@@ -97,7 +97,7 @@ async def find_definition(broker: Broker, name: str) -> WorkflowDef | None:
         UsageError: what is stored under the name is none.
         BrokerError: the server did not answer in time.
     """
-    deadline = soon()
+    deadline = deadline_in()
     entry = await broker.kv_get(BUCKET_DEFS, name, deadline=deadline)
     return None if entry is None else WorkflowDef.read(entry.value)
 
@@ -128,7 +128,7 @@ async def store_start(
             compact(event),
             msg_id=f"{run_id}.workflow.started",
             expect_last=0 if only_once else None,
-            deadline=soon(),
+            deadline=deadline_in(),
         )
 
 

@@ -20,7 +20,7 @@ SWEEP = 0.1
 
 @final
 class Post:
-    """One post; see ``port.Posted``.
+    """One post; see ``port.Pending``.
 
     Args:
         server: the server.

@@ -13,8 +13,8 @@ from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import (
     FRESH,
     NO_HEADERS,
@@ -45,6 +45,11 @@ class NatsBroker:
         self.abort_after = link.abort_after
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
+
+    @property
+    def connected(self) -> bool:
+        """See the port."""
+        return self._link.path.writable
 
     @property
     def max_payload(self) -> int:

@@ -6,8 +6,8 @@ from typing import final
 from trio_dagnats.errors import Missing
 from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, api_subject
+from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records, direct_record
-from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
 from trio_dagnats.transport.rules import (
     OPERATION,

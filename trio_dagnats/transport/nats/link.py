@@ -141,7 +141,7 @@ class Holder(Protocol):
 
 
 @asynccontextmanager
-async def held(holder: Holder) -> AsyncIterator[None]:
+async def keep_open(holder: Holder) -> AsyncIterator[None]:
     """Keep a connection for the length of a block, which ends if the connection does.
 
     Its work goes on until the block's body has ended: what that still asks for in its clean-up has

@@ -22,7 +22,7 @@ from trio_dagnats.errors import ConnectError, UsageError
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
-from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link, held
+from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link, keep_open
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
@@ -46,7 +46,7 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
         )
     link = Link(partial(BorrowedPath, client, loop), FOREVER)
     assert isinstance(link.path, BorrowedPath)
-    async with held(_Holder(link.path, link)):
+    async with keep_open(_Holder(link.path, link)):
         yield NatsBroker(link)
 
 

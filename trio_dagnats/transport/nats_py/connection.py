@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from trio_dagnats.errors import ConnectError, NotStored
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
-from trio_dagnats.transport.nats.link import Link, held
+from trio_dagnats.transport.nats.link import Link, keep_open
 from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
 from trio_dagnats.transport.nats_py.private import (
@@ -57,7 +57,7 @@ async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBr
         log.warning("this nats-py is not one that the fast path knows; using its public calls")
         fast = False
     connection = _Connection(urls, options, fast=fast)
-    async with held(connection):
+    async with keep_open(connection):
         yield connection.broker
 
 

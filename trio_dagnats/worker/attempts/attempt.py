@@ -35,13 +35,13 @@ import trio
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.outcome import Outcome, Settlement
 from trio_dagnats.attempt.reasons import CancelReason, reason_of
-from trio_dagnats.transport.port import FOREVER, Delivery, Posted
+from trio_dagnats.transport.port import FOREVER, Delivery, Pending
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
 from trio_dagnats.worker.attempts.memory import Memory
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import Nursling
+from trio_dagnats.worker.attempts.timers import AgeQueue
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Verdict
@@ -97,7 +97,7 @@ class InFlight:
     """
 
     def __init__(
-        self, shared: Shared, young: "Nursling[Attempt]", watch: "RunWatch[Attempt]"
+        self, shared: Shared, young: "AgeQueue[Attempt]", watch: "RunWatch[Attempt]"
     ) -> None:
         self.shared = shared
         self.young = young
@@ -124,7 +124,7 @@ class InFlight:
             del self.dispatches[attempt.dispatch]
         if attempt.watched:
             self.watch.leave(attempt)
-        self.shared.slots.ended(attempt.share)
+        self.shared.slots.ended(attempt.consumer.share)
         if not self.live:
             self._empty.unpark_all()
 
@@ -152,7 +152,7 @@ class Attempt:
         in_flight: the attempts that it is one of.
         shared: what all of them share.
         program: what runs for it.
-        share: the consumer's part of the slots.
+        consumer: what has pulled it.
         delivery: the task message.
         dispatch: the identity of the dispatch: the message's stream sequence.
         ack_wait: seconds of the lease, as the durable has it.
@@ -162,7 +162,7 @@ class Attempt:
         own_memory: its ``memory``, None until something has to be remembered.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: what it waits for without a task: its turn to begin (``admission``), a look at its
+        pending: what it waits for without a task: its turn to begin (``admission``), a look at its
             run, or an event (``fast_path``).
         starting: its ``step.started`` while the handler runs already (``pipeline_started``).
         waiter: the handler's task that waits for an answer to one of these.
@@ -190,8 +190,8 @@ class Attempt:
     reason: CancelReason | None = None
     outcome: Settlement | None = None
     verdict: Verdict | None = None
-    posted: Posted | None = None
-    starting: Posted | None = None
+    pending: Pending | None = None
+    starting: Pending | None = None
     waiter: trio.lowlevel.Task | None = None
     unsure: bool = False
     known_sequence: int = 0
@@ -201,7 +201,7 @@ class Attempt:
     idle: bool = False
     thread: int | None = None
     span: Span | None = None
-    settling: trio.CancelScope | Posted | None = None
+    settling: trio.CancelScope | Pending | None = None
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
@@ -215,7 +215,7 @@ class Attempt:
         self.in_flight = in_flight
         self.shared = in_flight.shared
         self.program = program
-        self.share = consumer.share
+        self.consumer = consumer
         self.delivery = delivery
         self.ack_wait = consumer.ack_wait
         self.lease_until = delivery.sent_after + consumer.lease
@@ -299,9 +299,9 @@ class Attempt:
         self.hasten()
         if self.settling is not self.scope:
             self.scope.cancel()
-        if self.posted is not None and self.state in {State.RECEIVED, State.STARTING}:
-            self.posted.abandon()
-            self.posted = None
+        if self.pending is not None and self.state in {State.RECEIVED, State.STARTING}:
+            self.pending.abandon()
+            self.pending = None
             self.in_flight.spawn(self)  # for its farewell
 
     def hand_back(self, reason: CancelReason, until_ns: int) -> None:

@@ -73,8 +73,8 @@ def begin_duties(attempt: Attempt) -> None:
     attempt.in_flight.watch.join(attempt)
     attempt.watched = True
     first = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
-    shared.agenda.at(first, partial(_keep_lease, attempt))
-    shared.agenda.at(born + FIRST_LOOK, _Looks(attempt, born, apart=1.0).look)
+    shared.timers.at(first, partial(_keep_lease, attempt))
+    shared.timers.at(born + FIRST_LOOK, _Looks(attempt, born, apart=1.0).look)
 
 
 def doubt_run(attempt: Attempt) -> None:
@@ -83,7 +83,7 @@ def doubt_run(attempt: Attempt) -> None:
     Its history says that it should be, from before its task was dispatched (``engine.run_watch``).
     """
     now = trio.current_time()
-    attempt.shared.agenda.at(now, _Looks(attempt, now, apart=0.125).look)
+    attempt.shared.timers.at(now, _Looks(attempt, now, apart=0.125).look)
 
 
 @final
@@ -119,13 +119,13 @@ class _Looks:
             self._arm()
         now = trio.current_time()
         again = now + max(FIRST_DOUBTS, (now - self._since) * self._apart)
-        attempt.shared.agenda.at(again, self.look)
+        attempt.shared.timers.at(again, self.look)
 
     def _arm(self) -> None:
         """Arm the run's own deadline: the engine publishes nothing when it passes (H27)."""
         shared = self._attempt.shared
         left = (self._deadline_ns - shared.broker.time_ns()) / NS + DEADLINE_SLACK
-        shared.agenda.at(trio.current_time() + left, partial(_pass_deadline, self._attempt))
+        shared.timers.at(trio.current_time() + left, partial(_pass_deadline, self._attempt))
 
 
 async def _pass_deadline(attempt: Attempt) -> None:
@@ -161,4 +161,4 @@ async def _keep_lease(attempt: Attempt) -> None:
     """Renew the lease once and arm the next renewal, while the attempt lasts."""
     if not attempt.over and await renew_lease(attempt) and not attempt.over:
         again = renew_at(trio.current_time(), attempt.ack_wait)
-        attempt.shared.agenda.at(again, partial(_keep_lease, attempt))
+        attempt.shared.timers.at(again, partial(_keep_lease, attempt))

@@ -45,7 +45,7 @@ class Waiting:
             attempt.idle = True
             if attempt.shared.draining.is_set():
                 attempt.cancel(CancelReason.DRAIN)
-            attempt.shared.slots.suspend(attempt.share)
+            attempt.shared.slots.suspend(attempt.consumer.share)
 
     async def __aexit__(
         self,
@@ -61,7 +61,7 @@ class Waiting:
         try:
             # A coroutine that is being closed must not wait any more.
             if self._whole and kind is not GeneratorExit:
-                await attempt.shared.slots.resume(attempt.share)
+                await attempt.shared.slots.resume(attempt.consumer.share)
                 attempt.idle = False
         finally:
             if attempt.reason is None:  # else the farewell still needs to know it

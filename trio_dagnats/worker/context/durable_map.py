@@ -225,7 +225,7 @@ def _item(reads: TypeAdapter[object], place: int, item: object) -> tuple[object,
         value = reads.validate_python(item)
         return value, compact(value)
     except ValidationError as error:
-        raise UsageError(typed_json.told(error, f"items[{place}]")) from error
+        raise UsageError(typed_json.validation_text(error, f"items[{place}]")) from error
     except UsageError as error:
         raise UsageError(f"items[{place}]: {error}; map tells items by their JSON") from error
 

@@ -105,6 +105,6 @@ def _read_stored(states: TypeAdapter[object], stored: LoopState) -> object:
     except ValidationError as error:
         raise Retryable(
             f"the state that iteration {stored.iteration} has stored does not fit this handler: "
-            f"{typed_json.told(error, 'state')}; it is kept: give new fields a default, convert "
-            "old states in a validator, or serve the version that wrote it"
+            f"{typed_json.validation_text(error, 'state')}; it is kept: give new fields a default, "
+            "convert old states in a validator, or serve the version that wrote it"
         ) from error

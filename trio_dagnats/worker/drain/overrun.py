@@ -32,7 +32,7 @@ from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import HARD_EXIT_AFTER
 from trio_dagnats.worker.drain.ledger import LedgerLine
-from trio_dagnats.worker.observe.task_trees import Places, attempt_tree
+from trio_dagnats.worker.observe.task_trees import SourceLines, attempt_tree
 
 log = Log("trio_dagnats.worker")
 
@@ -47,23 +47,26 @@ class Overrun:
     """Ends the attempts of a worker whose grace is over.
 
     Args:
+        grace: its end is that of the grace.
         live: gives the attempts in flight.
         ledger: gives what became of those that were in flight when the drain began.
     """
 
     def __init__(
         self,
+        grace: trio.CancelScope,
         live: Callable[[], Iterable[Attempt]],
         ledger: Callable[[], Iterable[LedgerLine]],
     ) -> None:
+        self._grace = grace
         self._live = live
         self._ledger = ledger
         self._graceless = False
         self._last = trio.CancelScope(shield=True)
 
-    async def run(self, grace: trio.CancelScope) -> None:
+    async def run(self) -> None:
         """Cancel what still runs when the grace ends, and name what does not end even then."""
-        with grace:
+        with self._grace:
             await trio.sleep_forever()
         self._graceless = True
         self.sweep()
@@ -110,7 +113,7 @@ class Overrun:
 
 
 def _name(attempts: Iterable[Attempt]) -> None:
-    places = Places()
+    places = SourceLines()
     for attempt in attempts:
         log.warning(
             "%s does not end after it was cancelled (it swallows the cancellation, shields "

@@ -87,7 +87,7 @@ NO_STEP = StepFacts()
 
 @final
 class RunLook:
-    """A look at a run for which no task waits; see ``port.Posted``.
+    """A look at a run for which no task waits; see ``port.Pending``.
 
     It is something like a post, so that an attempt can hold it in the same place and abandon it in
     the same way. Its deadline is not looked at, for each read has ``PATIENCE``.

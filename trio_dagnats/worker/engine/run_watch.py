@@ -11,7 +11,7 @@ the history is read from ``LOOK_BACK`` seconds before the task on, and a cancell
 hint, no more: the engine ignores one of a run that waits for its turn (contract 6.7), and such a
 run is dispatched later and must complete. Whoever is told of a hint asks the run's snapshot.
 
-A run that is watched is in one of these states, each of them an :class:`_Ear`::
+A run that is watched is in one of these states, each of them a :class:`_RunSubscription`::
 
     (none) ──join──> behind: a task subscribes, then reads ──told──> quiet: no task at work
                        ^   ^                                          │   │         │
@@ -114,7 +114,7 @@ class _Found(NamedTuple):
 
 
 @final
-class _Ear(Generic[T]):
+class _RunSubscription(Generic[T]):
     """The subscription of one run and the attempts that listen through it.
 
     ``open`` is the subscription, ``scope`` that of the task at work for it: it has none while there
@@ -171,13 +171,13 @@ class RunWatch(Generic[T]):
         self._broker = broker
         self._nursery = nursery
         self._doubt = doubt
-        self._ears: dict[str, _Ear[T]] = {}
-        self._lingering: dict[_Ear[T], float] = {}
+        self._subscriptions: dict[str, _RunSubscription[T]] = {}
+        self._lingering: dict[_RunSubscription[T], float] = {}
         self._lot = trio.lowlevel.ParkingLot()
-        self._turns = trio.CapacityLimiter(READS_AT_ONCE)
+        self._reads = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
-        return len(self._ears)
+        return len(self._subscriptions)
 
     def join(self, watched: T) -> None:
         """Watch this attempt's run for it; never waits.
@@ -185,9 +185,9 @@ class RunWatch(Generic[T]):
         If what is known goes back far enough it is told here, before this returns; so ``run_event``
         may be called in here. Else it is behind, and a task reads.
         """
-        ear = self._ears.get(watched.run_id)
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None:
-            ear = self._ears[watched.run_id] = _Ear(watched.run_id)
+            ear = self._subscriptions[watched.run_id] = _RunSubscription(watched.run_id)
         ear.members.add(watched)
         self._lingering.pop(ear, None)
         if ear.knows_from(_before(watched, LOOK_BACK / 2)):
@@ -198,7 +198,7 @@ class RunWatch(Generic[T]):
 
     def leave(self, watched: T) -> None:
         """Stop watching for this attempt; a while after the last one the subscription closes."""
-        ear = self._ears.get(watched.run_id)
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None or watched not in ear.members:
             return
         ear.members.discard(watched)
@@ -206,7 +206,7 @@ class RunWatch(Generic[T]):
         if not ear.members:
             self._linger(ear)
 
-    def _linger(self, ear: _Ear[T]) -> None:
+    def _linger(self, ear: _RunSubscription[T]) -> None:
         """Stop the work for a run without members; keep its subscription for a while.
 
         The next item of a map joins within that time, and finds its run watched.
@@ -215,7 +215,7 @@ class RunWatch(Generic[T]):
             ear.scope.cancel()
             ear.scope = None
         if ear.open is None:  # or it is being opened, and comes here again
-            self._ears.pop(ear.run_id, None)
+            self._subscriptions.pop(ear.run_id, None)
             return
         self._lingering[ear] = trio.current_time() + LINGER
         if len(self._lingering) == 1 or len(self._lingering) > MOST_LINGERING:
@@ -247,21 +247,21 @@ class RunWatch(Generic[T]):
         """
         ear = next(iter(self._lingering))
         del self._lingering[ear]
-        if self._ears.get(ear.run_id) is ear:
-            del self._ears[ear.run_id]
+        if self._subscriptions.get(ear.run_id) is ear:
+            del self._subscriptions[ear.run_id]
         assert ear.open is not None
         try:
             await ear.open.__aexit__(None, None, None)
         except BrokerError as error:
             log.debug("run %s is still listened to: %s", ear.run_id, error)
 
-    def _attend(self, ear: _Ear[T]) -> None:
+    def _attend(self, ear: _RunSubscription[T]) -> None:
         """See to it that a task works for this run; there is one at most."""
         if ear.scope is None:
             ear.scope = trio.CancelScope()
             self._nursery.start_soon(self._work, ear, ear.scope)
 
-    def _heard(self, ear: _Ear[T], message: Message | None) -> None:
+    def _heard(self, ear: _RunSubscription[T], message: Message | None) -> None:
         """Take a live message, or (None) the news that some were missed.
 
         Called by the transport, must not wait. After a reconnect all members are behind, for what
@@ -279,7 +279,7 @@ class RunWatch(Generic[T]):
             for watched in list(ear.members):
                 watched.run_event(event)
 
-    async def _work(self, ear: _Ear[T], scope: trio.CancelScope) -> None:
+    async def _work(self, ear: _RunSubscription[T], scope: trio.CancelScope) -> None:
         """Listen, and catch up; a server that does not answer is asked again."""
         with scope:
             while ear.behind:
@@ -294,7 +294,7 @@ class RunWatch(Generic[T]):
         if ear.scope is scope:
             ear.scope = None
 
-    async def _listen(self, ear: _Ear[T]) -> None:
+    async def _listen(self, ear: _RunSubscription[T]) -> None:
         """Subscribe; returns when the server has it, so that the history is read after that.
 
         Entered by hand and left by :meth:`_close_first`: it outlives the task that opens it.
@@ -305,7 +305,7 @@ class RunWatch(Generic[T]):
         if not ear.members:  # the last one has left just now
             self._linger(ear)
 
-    async def _catch_up(self, ear: _Ear[T]) -> None:
+    async def _catch_up(self, ear: _RunSubscription[T]) -> None:
         """Read the history for all that are behind, and tell each what concerns it.
 
         Read from the oldest of them on: one read serves all. ``news`` is taken before it, so that
@@ -315,7 +315,7 @@ class RunWatch(Generic[T]):
         since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
         news = ear.news
         try:
-            async with self._turns:
+            async with self._reads:
                 records = await self._broker.records(
                     WORKFLOW_HISTORY,
                     history_subject(ear.run_id),

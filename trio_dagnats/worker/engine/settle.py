@@ -90,7 +90,7 @@ class Claim:
 
 @final
 @dataclass(slots=True)
-class _Turn:
+class _RunLock:
     """All steps of a run share one subject, so its conditional sends take turns.
 
     Else each would be the others' conflict, and cost them a read. It lives while somebody uses it.
@@ -111,7 +111,7 @@ class Settler:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._turns: defaultdict[str, _Turn] = defaultdict(_Turn)
+        self._locks: defaultdict[str, _RunLock] = defaultdict(_RunLock)
 
     async def settle(self, claim: Claim, event: Event) -> Verdict:
         """Store the event, or find out that it must not be stored.
@@ -141,10 +141,10 @@ class Settler:
             return Verdict.NOT_STORED
 
     async def _in_turn(self, claim: Claim, event: Event, *, look_first: bool) -> Verdict:
-        turn = self._turns[claim.task.run_id]
-        turn.users += 1
+        lock = self._locks[claim.task.run_id]
+        lock.users += 1
         try:
-            async with turn.lock:
+            async with lock.lock:
                 verdict = await self._look(claim, event) if look_first else None
                 while verdict is None:
                     verdict = await self._conditional(claim, event)
@@ -152,9 +152,9 @@ class Settler:
         except NotStored:
             return Verdict.NOT_STORED
         finally:
-            turn.users -= 1
-            if not turn.users:
-                del self._turns[claim.task.run_id]
+            lock.users -= 1
+            if not lock.users:
+                del self._locks[claim.task.run_id]
 
     async def _conditional(self, claim: Claim, event: Event) -> Verdict | None:
         """Send once; None if the history has moved on in a way that does not concern us."""

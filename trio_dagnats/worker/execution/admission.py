@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar, final
 
 import trio
 
-from trio_dagnats.transport.port import Delivery, Posted
+from trio_dagnats.transport.port import Delivery, Pending
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight, Program
 from trio_dagnats.worker.execution.triage import parse
 from trio_dagnats.worker.intake.consume import Consumer
@@ -35,11 +35,11 @@ class Beginner(Protocol):
 
     Attributes:
         lease_until: trio time.
-        posted: what it waits for; a place in the line is something of that kind.
+        pending: what it waits for; a place in the line is something of that kind.
     """
 
     lease_until: float
-    posted: Posted | None
+    pending: Pending | None
 
 
 T = TypeVar("T", bound=Beginner)
@@ -47,7 +47,7 @@ T = TypeVar("T", bound=Beginner)
 
 @final
 class _Place(Generic[T]):
-    """A place in the line; can be abandoned as a post can (``port.Posted``)."""
+    """A place in the line; can be abandoned as a post can (``port.Pending``)."""
 
     __slots__ = ("deadline", "whose")
 
@@ -61,11 +61,11 @@ class _Place(Generic[T]):
 
 
 @final
-class Entrance(Generic[T]):
+class StartQueue(Generic[T]):
     """Begins attempts, in the order in which they come.
 
-    An attempt in line has its place as ``posted``, so that whoever cancels it abandons that as he
-    would a post. The slots bound the line: each attempt in it has one.
+    An attempt in line has its place as ``pending``, so that whoever cancels it abandons that as
+    he would a post. The slots bound the line: each attempt in it has one.
 
     Args:
         begin: begins one; must not wait.
@@ -80,7 +80,7 @@ class Entrance(Generic[T]):
     def enter(self, attempt: T) -> None:
         """Begin an attempt, at once or after others. Bounded by the slots."""
         if not self._left or self._line:
-            attempt.posted = place = _Place(attempt)
+            attempt.pending = place = _Place(attempt)
             self._line.append(place)
             return
         if self._left == PER_TURN:
@@ -104,13 +104,13 @@ class Entrance(Generic[T]):
             attempt = self._line.popleft().whose
             if attempt is not None:
                 self._left -= 1
-                attempt.posted = None
+                attempt.pending = None
                 self._begin(attempt)
 
 
 def admit(
     in_flight: InFlight,
-    entrance: Entrance[Attempt],
+    start_queue: StartQueue[Attempt],
     program: Program,
     consumer: Consumer,
     delivery: Delivery,
@@ -133,9 +133,9 @@ def admit(
     in_flight.join(attempt)
     try:
         parse(attempt)  # its duties need to know the run, however long it waits
-        entrance.enter(attempt)
+        start_queue.enter(attempt)
     except Exception:
-        if attempt.posted is not None:
-            attempt.posted.abandon()
+        if attempt.pending is not None:
+            attempt.pending.abandon()
         in_flight.leave(attempt)  # else its slot were lost; the transport leaves it to its lease
         raise

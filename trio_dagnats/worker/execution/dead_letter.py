@@ -46,7 +46,7 @@ async def keep(attempt: Attempt) -> Input:
     headers = {
         "Dagnats-Dlq-Task": attempt.program.task_type,
         "Dagnats-Dlq-Error": attempt.complaint,
-        "Dagnats-Dlq-Consumer": "TASK_QUEUES",
+        "Dagnats-Dlq-Consumer": attempt.consumer.source.stream,
         "Dagnats-Dlq-Task-Subject": delivery.subject,
         "Dagnats-Dlq-Delivery-Count": str(delivery.deliveries),
     }

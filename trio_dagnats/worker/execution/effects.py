@@ -64,7 +64,7 @@ _AFTER = {
 }
 
 
-async def drive(attempt: Attempt, what: Input) -> bool:
+async def feed(attempt: Attempt, what: Input) -> bool:
     """Feed the table and carry out its effects until it waits; True if the handler shall run now.
 
     The state is set before the effects, so that a farewell in the middle of them knows how far the
@@ -115,7 +115,7 @@ async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
 
 
 async def resume(attempt: Attempt) -> bool:
-    """Go on with an attempt that has left the express lane: do again what it waited for.
+    """Go on with an attempt that has left the fast path: do again what it waited for.
 
     What was posted may be stored all the same; ids and conditions keep it from being stored twice:
     ``unsure`` makes the outcome conditional from its first send on. The states in which an attempt
@@ -124,7 +124,7 @@ async def resume(attempt: Attempt) -> bool:
     """
     attempt.unsure = True
     what = await _PERFORM[_LAST[attempt.state]](attempt)
-    return what is not None and await drive(attempt, what)
+    return what is not None and await feed(attempt, what)
 
 
 async def declare(attempt: Attempt, outcome: Settlement) -> None:
@@ -172,7 +172,7 @@ async def conclude(attempt: Attempt, outcome: Settlement) -> None:
     another delivery. For what cannot, or must not, go the fast path.
     """
     attempt.outcome = outcome
-    await drive(attempt, INPUT_OF[type(outcome)])
+    await feed(attempt, INPUT_OF[type(outcome)])
 
 
 async def _publish_started(attempt: Attempt) -> Input:

@@ -2,7 +2,7 @@
 
 Called by ``task_pool`` for each attempt, in this order::
 
-    until_handler    RECEIVED: parse, examine, then the table (effects.drive)
+    until_handler    RECEIVED: parse, examine, then the table (effects.feed)
        │             STARTING, SETTLING: effects.resume
        │             left out if the fast path has come as far as RUNNING
        v
@@ -53,7 +53,7 @@ from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.effects import conclude, drive, resume
+from trio_dagnats.worker.execution.effects import conclude, feed, resume
 from trio_dagnats.worker.execution.triage import examine, parse
 from trio_dagnats.worker.telemetry import STEP_RETRIES, Span, begin_task, count, end_task
 
@@ -74,7 +74,7 @@ async def until_handler(attempt: Attempt) -> bool:
     except BrokerError:  # the history could not be read: whoever gets the task next will read it
         attempt.cancel(CancelReason.DRAIN)
         return False
-    return await drive(attempt, todo)
+    return await feed(attempt, todo)
 
 
 @trio.lowlevel.disable_ki_protection
@@ -207,7 +207,7 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     fast_path.drop_start(attempt)
     memory.let_go(retry=True)
     attempt.nak_delay = in_place_delay(times + 1, wanted.delay, random())  # noqa: S311 - jitter
-    await drive(attempt, Input.RETRY_IN_PLACE)
+    await feed(attempt, Input.RETRY_IN_PLACE)
 
 
 def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:

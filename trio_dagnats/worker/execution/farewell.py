@@ -32,7 +32,7 @@ from trio_dagnats.wire.text import NS
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.effects import conclude, drive, surely_in_time
+from trio_dagnats.worker.execution.effects import conclude, feed, surely_in_time
 
 log = Log("trio_dagnats.worker")
 
@@ -46,7 +46,7 @@ async def farewell(attempt: Attempt) -> None:
 
     Cancellation: shielded, for ``FAREWELL`` seconds at most, and never longer than the lease.
     """
-    if attempt.ended or attempt.posted is not None:
+    if attempt.ended or attempt.pending is not None:
         return
     attempt.reason = attempt.reason or CancelReason.LEASE_LOST
     fast_path.drop_start(attempt)
@@ -72,7 +72,7 @@ async def _answer(attempt: Attempt, reason: CancelReason) -> None:
         await _prepare_hand_back(attempt)
     running = attempt.state is State.RUNNING
     paused = running and attempt.nak_delay > 0
-    await drive(attempt, Input.HANDED_BACK if paused else ending.input)
+    await feed(attempt, Input.HANDED_BACK if paused else ending.input)
 
 
 def _answer_at_last(attempt: Attempt) -> None:

@@ -1,4 +1,4 @@
-"""The express lane: an attempt has a trio task only while its handler runs.
+"""The fast path: an attempt has a trio task only while its handler runs.
 
 ::
 
@@ -9,13 +9,13 @@ With ``pipeline_started`` the handler begins as its event is sent; its outcome w
 
 Nearly every attempt goes this way, and a task that is parked on an acknowledgement would cost more
 than the message (its coroutines have to be woken, and the garbage collector looks at them).
-Whatever is not ordinary leaves the lane: a redelivery, a refusal, silence, a cancellation. The
+Whatever is not ordinary leaves the path: a redelivery, a refusal, silence, a cancellation. The
 attempt then gets a task, and ``execute`` goes on from the state in which it stands, as if there
-were no express lane.
+were no fast path.
 
 Where an ordinary attempt stands, and what brings it on:
 
-| | ``state`` | ``posted`` | task | next |
+| | ``state`` | ``pending`` | task | next |
 |---|---|---|---|---|
 | stands in line (``admission``) | RECEIVED | its place | - | ``begin`` |
 | its run is looked at (old tasks) | RECEIVED | the look | - | ``_looked`` |
@@ -26,10 +26,10 @@ Where an ordinary attempt stands, and what brings it on:
 | the same, declared by a call | SETTLING | the post | the handler's, as ``waiter`` | ``_settled`` |
 | its message is answered | ENDED | - | - | ``InFlight.leave`` |
 
-So ``posted`` says that a callback will go on with the attempt: the pool and the farewell leave
+So ``pending`` says that a callback will go on with the attempt: the pool and the farewell leave
 such a one alone.
 
-What leaves the lane, and who goes on:
+What leaves the path, and who goes on:
 
 | what | where it leaves | goes on in |
 |---|---|---|
@@ -90,7 +90,7 @@ def begin(attempt: Attempt) -> None:
         attempt.in_flight.spawn(attempt)
     elif asks_for_status(attempt):
         facts, tell = attempt.shared.facts, partial(_looked, attempt)
-        attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
+        attempt.pending = facts.look(attempt.run_id, tell, attempt.lease_until)
     else:
         _start(attempt)
 
@@ -100,7 +100,7 @@ def _looked(attempt: Attempt, run: RunFacts) -> None:
 
     An unknown run, of a server that is silent, too, is no reason not to begin.
     """
-    attempt.posted = None
+    attempt.pending = None
     if is_over(attempt, run):
         attempt.in_flight.spawn(attempt)
     else:
@@ -112,7 +112,7 @@ def _start(attempt: Attempt) -> None:
     if not _post_started(attempt):
         attempt.in_flight.spawn(attempt)
     elif attempt.shared.pipelined:
-        attempt.starting, attempt.posted = attempt.posted, None
+        attempt.starting, attempt.pending = attempt.pending, None
         attempt.state = _RUNNING
         attempt.in_flight.spawn(attempt)
 
@@ -120,10 +120,10 @@ def _start(attempt: Attempt) -> None:
 def _post_started(attempt: Attempt) -> bool:
     """Post ``step.started``, until the lease ends; False if it cannot be queued now."""
     event = started_event(attempt)
-    attempt.posted = attempt.shared.broker.post(
+    attempt.pending = attempt.shared.broker.post(
         event, deadline=attempt.lease_until, done=partial(_started, attempt)
     )
-    if attempt.posted is None:
+    if attempt.pending is None:
         return False
     attempt.state = _STARTING
     return True
@@ -140,7 +140,7 @@ def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
     if attempt.starting is not None:
         _started_late(attempt, result)
         return
-    attempt.posted = None
+    attempt.pending = None
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
         attempt.state = _RUNNING
@@ -198,7 +198,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     False as well for a redelivery (its history must be read), for a queue that is full, and for a
     continue whose signals are not noted as consumed: the note has to be written before the event.
 
-    The outcome's span is begun here and ended when it is stored; if the attempt leaves the lane in
+    The outcome's span is begun here and ended when it is stored; if the attempt leaves the path in
     between it goes along.
     """
     shared, memory = attempt.shared, attempt.own_memory
@@ -221,7 +221,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     if posted is None:
         return False
     attempt.outcome = outcome
-    attempt.posted = attempt.settling = posted
+    attempt.pending = attempt.settling = posted
     if attempt.reason is not None:
         attempt.hasten()
     attempt.state = _SETTLING[type(outcome)]
@@ -251,7 +251,7 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
     else has stored an event, and nothing of ours (:func:`.settle.is_ours`). The task gets a scope
     that ends with the lease, for the handler's own is another attempt's by now.
     """
-    attempt.posted = attempt.settling = None
+    attempt.pending = attempt.settling = None
     stored = isinstance(result, Stored) and is_ours(result)
     if stored:
         _acknowledge(attempt)

@@ -74,7 +74,7 @@ _EMPTY = Context()
 
 
 @final
-class Runners:
+class TaskPool:
     """Gives attempts a task.
 
     Made by ``service`` for one run of the worker; :meth:`run` is what ``InFlight.spawn`` is then.
@@ -94,7 +94,7 @@ class Runners:
         self._most = most
         self.interrupt = interrupt
         self._context = copy_context()
-        self._idle: list[_Runner] = []
+        self._idle: list[_PooledTask] = []
         self._line: deque[Attempt] = deque()
         self._called = 0  # never 0 while attempts stand in line and no task is at work on it
         self._begun: Attempt | None = None  # the newest whose handler has not ended
@@ -146,7 +146,7 @@ class Runners:
         if self._begun is attempt:
             self._waits, self._begun = False, None
 
-    def keep(self, runner: "_Runner") -> bool:
+    def keep(self, runner: "_PooledTask") -> bool:
         """Keep a task for the next attempts; False if there are enough of them.
 
         As many as there are slots, so that a full worker finds a parked task for each.
@@ -156,7 +156,7 @@ class Runners:
         self._idle.append(runner)
         return True
 
-    def remove(self, runner: "_Runner") -> None:
+    def remove(self, runner: "_PooledTask") -> None:
         """Take a task out that ends without another attempt."""
         self._idle.remove(runner)
 
@@ -169,12 +169,12 @@ class Runners:
 
     def _start(self, attempt: Attempt | None) -> None:
         name = attempt.program.task_type if attempt is not None else None
-        start = partial(self._nursery.start_soon, _Runner(self, attempt).run, name=name)
+        start = partial(self._nursery.start_soon, _PooledTask(self, attempt).run, name=name)
         self._context.copy().run(start)
 
 
 @final
-class _Runner:
+class _PooledTask:
     """One task. ``_attempt`` is None while it has none.
 
     Its scope is that of its attempts, one after the other: it is the attempt's ``own_scope`` from
@@ -185,7 +185,7 @@ class _Runner:
 
     _task: trio.lowlevel.Task
 
-    def __init__(self, pool: Runners, attempt: Attempt | None) -> None:
+    def __init__(self, pool: TaskPool, attempt: Attempt | None) -> None:
         self._pool = pool
         self._attempt = attempt
         self._misnested = False
@@ -276,7 +276,7 @@ class _Runner:
         self._misnested = _status(self._task) is not status
         if (
             self._misnested
-            or not (attempt.posted is not None or attempt.ended)
+            or not (attempt.pending is not None or attempt.ended)
             or attempt.reason is not None
             or scope.deadline != FOREVER
             or scope.shield
@@ -284,7 +284,7 @@ class _Runner:
             return False
         self._attempt = None
         attempt.own_scope = attempt.main_task = None  # they are another attempt's from now on
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
         return True
 
@@ -313,7 +313,7 @@ async def _end(attempt: Attempt) -> None:
     try:
         await farewell(attempt)
     finally:
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
 
 

@@ -20,18 +20,16 @@ import trio
 from trio_dagnats.attempt.lease import fresh_within, lease_end
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
-from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.transport.port import ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.text import NS
-from trio_dagnats.worker.intake import durables
-from trio_dagnats.worker.intake.served import Served
-from trio_dagnats.worker.intake.slots import Share, Slots
+from trio_dagnats.worker.intake.slots import Quota, Slots
+from trio_dagnats.worker.intake.source import Source, find
 
 log = Log("trio_dagnats.worker")
 
 EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
-EXPIRES_OF_TURN = 0.2
+EXPIRES_FOR_BACKLOG = 0.2
 """Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
 """Seconds before the next pull after the first, second ... refusal in a row; the last one stays."""
@@ -42,35 +40,34 @@ StartAttempt = Callable[["Consumer", Delivery], None]
 
 @final
 class Consumer:
-    """The intake of one durable: the sink of its deliveries and the loop that asks for them.
+    """One consumer of a handler: the sink of its deliveries and the loop that asks for them.
 
     Args:
-        broker: the connected server.
-        served: the task type.
-        state: the durable as the server has it.
+        source: where the tasks come from.
+        state: the consumer as the server has it.
         slots: the worker's ledger.
+        quota: that of the handler; its other consumers have the same.
         start: starts an attempt.
 
     Attributes:
+        source: where the tasks come from.
         share: its part of the slots.
-        ack_wait: seconds of the lease on a task, as the durable has it.
+        ack_wait: seconds of the lease on a task, as the server has it.
         lease: seconds of it for which this worker may speak.
     """
 
     def __init__(
         self,
-        broker: Broker,
-        served: Served,
+        source: Source,
         state: ConsumerState,
         slots: Slots,
+        quota: Quota,
         start: StartAttempt,
     ) -> None:
-        self.served = served
+        self.source = source
         self._know(state)
-        self.share: Share = slots.share(served.concurrency)
+        self.share = slots.share(quota)
         self.share.backlog = state.pending
-        self._broker = broker
-        self._durable = state.durable or state.name
         self._slots = slots
         self._start = start
         self._refusals = 0
@@ -87,7 +84,9 @@ class Consumer:
         self._refusals = 0
         has_slot = self._slots.arrived(self.share)
         if delivery.received_at - delivery.sent_after >= self.lease:
-            log.warning("a task of %s came too late: left to its lease", self.served.task_type)
+            log.warning(
+                "a task of %s came too late: left to its lease", self.source.served.task_type
+            )
             delivery.forget()
             if has_slot:
                 self._slots.ended(self.share)
@@ -113,7 +112,7 @@ class Consumer:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pull until cancelled; what is on its way then is handed back (design 8.8)."""
         fresh = fresh_within(self.ack_wait)
-        async with self._broker.intake(TASK_QUEUES, self._durable, self, fresh=fresh) as intake:
+        async with self.source.intake(self, fresh=fresh) as intake:
             self.share.left_behind = intake.left_behind
             task_status.started()
             while True:
@@ -121,8 +120,10 @@ class Consumer:
                 if self._refusals:
                     await self._after_refusal(batch)
                     continue
-                in_turn = self.share.in_turn
-                intake.pull(batch, EXPIRES_OF_TURN if in_turn else EXPIRES, once=in_turn)
+                for_backlog = self.share.for_backlog
+                intake.pull(
+                    batch, EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, once=for_backlog
+                )
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists.
@@ -134,10 +135,9 @@ class Consumer:
         self._slots.returned(self.share, batch)
         await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])
         try:
-            found = await durables.all_found(self._broker)
-            state = await durables.ensure(self._broker, self.served, found)
+            state = await self.source.ensure(await find([self.source]))
         except BrokerError as error:
             self._refusals = refusals + 1
-            log.warning("consumer %s: %s", self._durable, error)
+            log.warning("consumer %s: %s", self.source.consumer, error)
         else:
             self._know(state)

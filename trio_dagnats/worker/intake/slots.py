@@ -52,8 +52,8 @@ from typing import final
 
 import trio
 
-from trio_dagnats.worker.intake.pull_sizes import Pace, turn
-from trio_dagnats.worker.intake.waiting_line import Line
+from trio_dagnats.worker.intake.pull_sizes import Pace, pull_size
+from trio_dagnats.worker.intake.waiting_line import WaitQueue
 
 MAX_OPEN_PULLS = 2
 """Rule D6: a second pull asks for what came free while the first one was under way; a third one
@@ -65,6 +65,30 @@ RESERVE_PART = 4
 
 @final
 @dataclass(slots=True, eq=False)
+class Quota:
+    """How many attempts of one handler may run at once, over all of its consumers.
+
+    Made by ``service`` for each handler, changed by :class:`Slots` only, together with the numbers
+    of the share that it is about.
+
+    Attributes:
+        limit: so many.
+        promised: slots that its consumers' pulls may still use.
+        running: its attempts that run.
+    """
+
+    limit: int
+    promised: int = 0
+    running: int = 0
+
+    @property
+    def room(self) -> int:
+        """Slots that may still be promised."""
+        return self.limit - self.promised - self.running
+
+
+@final
+@dataclass(slots=True, eq=False)
 class Share:
     """One consumer's part of the ledger.
 
@@ -72,12 +96,12 @@ class Share:
     ``Consumer``, which knows the server. All numbers count messages or attempts.
 
     Attributes:
-        limit: slots that its attempts may have at once, by the handler's ``concurrency``.
+        quota: what all consumers of its handler have together.
         left_behind: says how many messages the server had left when it sent the last one.
         backlog: messages that the server is known to have, less those asked for since.
-        turn: what its turn has left, because too few slots were free for all of it.
+        quantum: what its turn has left, because too few slots were free for all of it.
         promised: credits of its open pulls.
-        in_turn: whether its last pull is for known messages; it must not wait for others.
+        for_backlog: whether its last pull is for known messages; it must not wait for others.
         standing: whether its one promise is a standing credit, which has no slot.
         running: its attempts that have a slot.
         open_pulls: pulls that have not ended as far as is known: messages do not say which pull
@@ -85,21 +109,16 @@ class Share:
         behind: a pull that has to wait for the end of the one under way.
     """
 
-    limit: int
+    quota: Quota
     left_behind: Callable[[], int] = int
     backlog: int = 0
-    turn: int = 0
+    quantum: int = 0
     promised: int = 0
-    in_turn: bool = False
+    for_backlog: bool = False
     standing: bool = False
     running: int = 0
     open_pulls: int = 0
-    behind: "Line[Share]" = field(default_factory=Line)
-
-    @property
-    def room(self) -> int:
-        """Slots that this consumer's own limit still allows."""
-        return self.limit - self.promised - self.running
+    behind: "WaitQueue[Share]" = field(default_factory=WaitQueue)
 
 
 @final
@@ -126,8 +145,8 @@ class Slots:
         self.waiting = 0
         self.shares: list[Share] = []
         self._pace = Pace()
-        self._resuming: Line[Share] = Line()
-        self._pullers: Line[Share] = Line()
+        self._resuming: WaitQueue[Share] = WaitQueue()
+        self._pullers: WaitQueue[Share] = WaitQueue()
         self._idle: trio.lowlevel.Task | None = None
 
     def __repr__(self) -> str:
@@ -157,9 +176,13 @@ class Slots:
         self._idle = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def share(self, limit: int | None) -> Share:
-        """Add a consumer; ``limit`` bounds its own attempts, None for the whole capacity."""
-        share = Share(limit=min(limit or self.capacity, self.capacity))
+    def quota(self, limit: int | None) -> Quota:
+        """Make the bound of one handler's attempts, None for the whole capacity."""
+        return Quota(limit=min(limit or self.capacity, self.capacity))
+
+    def share(self, quota: Quota) -> Share:
+        """Add a consumer of the handler that has this quota."""
+        share = Share(quota)
         self.shares.append(share)
         return share
 
@@ -172,7 +195,7 @@ class Slots:
         if self._may_pull(share):
             return self._grant(share)
         line = share.behind if share.promised and len(self.shares) > 1 else self._pullers
-        return await line.wait(share, first=share.turn > 0)
+        return await line.wait(share, first=share.quantum > 0)
 
     def arrived(self, share: Share) -> bool:
         """Turn a promise into a running attempt; False if there is no slot for it.
@@ -196,6 +219,7 @@ class Slots:
             share.backlog += 1  # also that one shall have a slot next time
             self._wake()  # what its promise held may be another's
             return False
+        share.quota.running += 1
         share.running += 1
         self.running += 1
         if not share.open_pulls:
@@ -216,6 +240,7 @@ class Slots:
 
     def ended(self, share: Share) -> None:
         """Free the slot of an attempt that ended."""
+        share.quota.running -= 1
         share.running -= 1
         self._pace.ended()
         self.running -= 1
@@ -229,8 +254,8 @@ class Slots:
     async def resume(self, share: Share) -> None:
         """Take a slot again, before any new pull.
 
-        Waits only while all of them run, or as many of its consumer as the limit of that allows,
-        which keeps no other consumer waiting.
+        Waits only while all of them run, or as many of its handler as the quota of that allows,
+        which keeps no other handler waiting.
 
         Cancellation: the attempt is running again all the same (it has to clean up), which may
         exceed the capacity for that moment.
@@ -245,15 +270,16 @@ class Slots:
             raise
 
     def _may_run(self, share: Share) -> bool:
-        return self.running < self.capacity and share.running < share.limit
+        return self.running < self.capacity and share.quota.running < share.quota.limit
 
     def _restart(self, share: Share) -> None:
         self.waiting -= 1
+        share.quota.running += 1
         share.running += 1
         self.running += 1
 
     def _may_pull(self, share: Share) -> bool:
-        if share.room <= 0:
+        if share.quota.room <= 0:
             return False
         if len(self.shares) == 1:
             return self.free > 0 and share.open_pulls < MAX_OPEN_PULLS
@@ -262,10 +288,11 @@ class Slots:
         return self.free > 0 if share.backlog else self.running < self.capacity
 
     def _grant(self, share: Share) -> int:
-        batch = min(self.free, share.room)
+        batch = min(self.free, share.quota.room)
         if len(self.shares) > 1:
-            share.in_turn = share.backlog > 0
-            batch = self._turn(share, batch) if share.in_turn else self._reserve(share, batch)
+            share.for_backlog = share.backlog > 0
+            batch = self._turn(share, batch) if share.for_backlog else self._reserve(share, batch)
+        share.quota.promised += batch
         share.promised += batch
         share.open_pulls += 1
         self.promised += batch
@@ -277,23 +304,24 @@ class Slots:
         A turn that finds too few slots keeps its rest, and its consumer goes to the beginning of
         the line: so no turn is shorter for having met a full worker.
         """
-        if not share.turn:
+        if not share.quantum:
             busy = sum(1 for other in self.shares if other.backlog)
-            share.turn = turn(self.capacity, busy, self._pace.rate)
-        batch = min(most, share.backlog, share.turn)
-        share.turn -= batch
+            share.quantum = pull_size(self.capacity, busy, self._pace.rate)
+        batch = min(most, share.backlog, share.quantum)
+        share.quantum -= batch
         share.backlog -= batch
         return batch
 
     def _reserve(self, share: Share, most: int) -> int:
         """Return for how many messages it may wait; for a single one without a slot."""
         batch = max(1, min(most, self.capacity // (RESERVE_PART * len(self.shares))))
-        share.turn = 0
+        share.quantum = 0
         share.standing = batch == 1
         self.standing += share.standing
         return batch
 
     def _give_back(self, share: Share, credits_: int) -> None:
+        share.quota.promised -= credits_
         share.promised -= credits_
         self.promised -= credits_
         if share.promised:
@@ -302,7 +330,7 @@ class Slots:
             share.standing = False
             self.standing -= 1
         if share.behind:  # one that was idle comes next: a message of its own has just come
-            share.behind[0].move(self._pullers, first=share.turn > 0 or not share.in_turn)
+            share.behind[0].move(self._pullers, first=share.quantum > 0 or not share.for_backlog)
 
     def _wake(self) -> None:
         """Hand free slots out, accounted for at once: the woken task runs only a turn later."""

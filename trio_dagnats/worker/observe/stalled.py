@@ -21,7 +21,7 @@ from trio_dagnats.logs import Log
 from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.observe.task_trees import (
-    Places,
+    SourceLines,
     attempt_tree,
     handler_task,
     task_frames,
@@ -109,6 +109,6 @@ def _name(attempt: Attempt, seconds: float) -> None:
         "wait_for_signal); a timeout around the call would end it:\n%s",
         attempt.label,
         seconds,
-        "\n".join(lines(attempt_tree(attempt, Places()))),
+        "\n".join(lines(attempt_tree(attempt, SourceLines()))),
         extra=attempt.log_fields,
     )

@@ -17,8 +17,8 @@ line in the log.
 
 From a stack to a line: a task that waits stands in trio, called by a library, called by the user's
 code. The line that helps is the user's innermost one, so each code object is put in one of three
-kinds (machinery, library, the user's), once. What is found is kept for one walk (:class:`Places`):
-of thousands of attempts most stand on the same few lines.
+kinds (machinery, library, the user's), once. What is found is kept for one walk
+(:class:`SourceLines`): of thousands of attempts most stand on the same few lines.
 """
 
 import linecache
@@ -51,7 +51,7 @@ _LIBRARIES = (
 
 
 @final
-class Places:
+class SourceLines:
     """Finds the line of the user's code on which a stack stands; keeps what it has found.
 
     That is the innermost line outside of trio, this package, the standard library and installed
@@ -157,7 +157,7 @@ class _Kind(NamedTuple):
     library: bool
 
 
-def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
+def attempt_tree(attempt: Attempt, places: SourceLines) -> AttemptTree:
     """Tell of an attempt, as it stands now; to be called in its trio run.
 
     Its age and what is left of its lease are seconds; negative once the lease has ended.
@@ -180,7 +180,7 @@ def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
 
 def attempt_trees(attempts: Iterable[Attempt]) -> Iterator[AttemptTree]:
     """Tell of attempts, one after the other; those whose message is not parsed yet are left out."""
-    places = Places()
+    places = SourceLines()
     for attempt in attempts:
         if not attempt.over and attempt.task is not NO_TASK:
             yield attempt_tree(attempt, places)
@@ -264,7 +264,7 @@ def _stands(attempt: Attempt) -> tuple[Stands, str]:
     return Stands.WORKING, "in a thread" if attempt.thread is not None else ""
 
 
-def _handler_tree(attempt: Attempt, places: Places) -> TaskTree | None:
+def _handler_tree(attempt: Attempt, places: SourceLines) -> TaskTree | None:
     """Return the tree of the handler's tasks; the thread of a plain ``def`` is one more child."""
     task = handler_task(attempt)
     if task is None:
@@ -284,7 +284,7 @@ class _Walk:
     with their parent.
     """
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: SourceLines) -> None:
         self._places = places
         self._left = MOST_TASKS
 

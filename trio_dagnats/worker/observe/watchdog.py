@@ -67,8 +67,13 @@ class Watchdog:
 
     def __init__(self, live: Callable[[], Iterable[Attempt]]) -> None:
         self._live = live
-        self._beat = time.monotonic()
+        self._beat = 0.0
         self._over = threading.Event()
+
+    @property
+    def stood(self) -> float:
+        """Seconds since the loop's last sign of life; 0 before it watches."""
+        return time.monotonic() - self._beat if self._beat else 0.0
 
     async def run(self) -> None:
         """Watch until cancelled; the thread ends with it."""

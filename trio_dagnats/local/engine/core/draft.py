@@ -9,8 +9,8 @@ from trio_dagnats.local.engine.core.state import (
     CANCEL,
     ENDED,
     Action,
-    Book,
     Effect,
+    EngineRecord,
     Kind,
     RunState,
     Timer,
@@ -74,7 +74,7 @@ class Draft:
                 "completed_at": self._completed_at,
             }
         )
-        book = Book.model_construct(
+        book = EngineRecord.model_construct(
             definition=self.definition,
             at_ns=self.now_ns,
             timers=self.timers,

@@ -8,7 +8,7 @@ from trio_dagnats.local.engine.core.state import Kind
 from trio_dagnats.wire.configs import PlannerConfig
 from trio_dagnats.wire.run import StepState
 from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.workflow import WorkflowDef, told
+from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 MOST_ADDED = 500
 """Steps that all planners of a run may add together."""
@@ -28,7 +28,7 @@ def materialize(draft: Draft, planner_id: str, output: bytes) -> str:
         problem = _problem(added, draft, draft.definition.step(planner_id).planner, planner_id)
         definition = _with(draft.definition, added)
     except ValidationError as error:
-        return f"not a plan: {told(error)}"
+        return f"not a plan: {validation_text(error)}"
     except UsageError as error:
         return f"not a plan: {error}"
     if problem or not added:

@@ -8,7 +8,7 @@ from trio_dagnats.errors import WireError
 
 
 @final
-class Bucket(BaseModel):
+class TokenBucket(BaseModel):
     """How many tokens there are; below zero, so many are promised to tasks that wait.
 
     Attributes:

@@ -16,7 +16,7 @@ from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, whole
-from trio_dagnats.wire.workflow import WorkflowDef, told
+from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 BOOK = "local_engine"
 MAP_MARK = ".map."
@@ -147,7 +147,7 @@ class Timer(BaseModel):
 
 
 @final
-class Book(BaseModel):
+class EngineRecord(BaseModel):
     """What the engine knows about a run beside its snapshot.
 
     Attributes:
@@ -189,7 +189,7 @@ class RunState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run: WorkflowRun
-    book: Book
+    book: EngineRecord
 
     def step_and_index(self, who: str) -> tuple[StepDef, int | None]:
         """Return the step that an id means, and the index if it is an instance of a map."""
@@ -222,9 +222,11 @@ class RunState(BaseModel):
         try:
             book = _WithBook.model_validate_json(raw).local_engine
         except ValidationError as error:
-            raise WireError(f"run {run.run_id} is not the local engine's: {told(error)}") from error
+            raise WireError(
+                f"run {run.run_id} is not the local engine's: {validation_text(error)}"
+            ) from error
         return cls(run=run, book=book)
 
 
 class _WithBook(BaseModel):
-    local_engine: Book
+    local_engine: EngineRecord

@@ -11,7 +11,7 @@ from trio_dagnats.local.engine.core.draft import TASKS, Draft
 from trio_dagnats.local.engine.core.paths import offset_of
 from trio_dagnats.local.engine.core.state import (
     Action,
-    Book,
+    EngineRecord,
     Kind,
     RunState,
     Timer,
@@ -183,7 +183,7 @@ def _new(begun: Start, what: Applied) -> RunState:
         priority_offset=offset_of(definition.priority, begun.given),
         singleton_key=begun.lock,
     )
-    return RunState(run=run, book=Book(definition=definition))
+    return RunState(run=run, book=EngineRecord(definition=definition))
 
 
 def _take(draft: Draft, what: Applied) -> None:

@@ -101,7 +101,7 @@ class Publisher:
 
 @final
 class Post(Frame):
-    """A publish for which no task waits; see ``port.Posted``. One is made for every event.
+    """A publish for which no task waits; see ``port.Pending``. One is made for every event.
 
     It is its own first frame, whose ``not_after`` is the deadline of that time.
 
@@ -192,7 +192,7 @@ class Post(Frame):
         self._done(NotStored(str(error)))
 
     def abandon(self) -> None:
-        """See ``port.Posted``."""
+        """See ``port.Pending``."""
         self._requests.drop(self)
 
 

@@ -14,7 +14,7 @@ MOST = 100
 
 
 @final
-class Lanes(Generic[T]):
+class PerKeyQueue(Generic[T]):
     """Work in order per key; a lane lives only while it has something to do.
 
     Args:

@@ -7,7 +7,7 @@ from typing import final
 import trio
 
 from trio_dagnats.local.engine.resources import durable
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Delivery, PullEnd
 
 CREDITS = 256
@@ -17,7 +17,7 @@ PAUSE = 0.2
 
 
 @final
-class Feed:
+class DurableReader:
     """Pulls from a durable for as long as :meth:`run` runs.
 
     Args:
@@ -57,7 +57,7 @@ class Feed:
         """Pull from one of the engine's durables until cancelled."""
         spec = durable(name)
         ensure = partial(broker.ensure_consumer, spec)
-        await ensure(deadline=soon())
+        await ensure(deadline=deadline_in())
         async with broker.intake(spec.stream, spec.durable, self) as intake:
             while True:
                 if self._free:
@@ -66,5 +66,5 @@ class Feed:
                 await self._changed.park()
                 if self._troubled:
                     await trio.sleep(PAUSE)
-                    await ensure(deadline=soon())
+                    await ensure(deadline=deadline_in())
                     self._troubled = False
