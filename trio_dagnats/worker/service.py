@@ -184,6 +184,9 @@ class Service:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained; ready (``task_status``) when the first task can arrive.
 
+        The shield is without a deadline, as its inside has one for each step: a drain ends by the
+        seconds in ``deadlines``, but for a handler that does not end when it is cancelled.
+
         Cancellation: not relayed from here; call :meth:`drain`.
 
         Raises:
