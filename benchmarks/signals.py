@@ -178,9 +178,7 @@ async def wait_and_wake(waits: int, burst: int, around: int, result: Result) -> 
                 woke = runs[:burst]
                 await send_all(broker, woke, BURST_SECONDS)
                 found = await woken(worker, set(woke))
-                result.burst = [
-                    float(str(s.more["took"])) for s in told(worker, "woken")
-                ]
+                result.burst = [float(str(s.more["took"])) for s in told(worker, "woken")]
 
                 early, late = runs[burst : burst + around], runs[burst + around :][:around]
                 await send_all(broker, early)

@@ -9,6 +9,28 @@
 
 Draining is this nesting, inside out. All of it is shielded from the caller, whose cancellation is
 relayed as a drain without grace, so that hand-backs still find a living connection.
+
+In order, and what each step waits for (the seconds are in ``deadlines``):
+
+| | begins | waits for |
+|---|---|---|
+| 1 | ``_preflight``: the streams are there | the server |
+| 2 | the helpers, then the tasks for attempts | nothing |
+| 3 | the consumers, all of them; then their pull loops | the server |
+| 4 | the directory entry; ready | the server |
+| - | :meth:`Service.drain`: who is in flight is remembered, idle attempts are cancelled | nothing |
+| 5 | the intake is cancelled; what still comes is handed back | the server's PONG |
+| 6 | attempts end; after the grace they are cancelled | the last attempt |
+| 7 | the directory entry is deleted | the server, for ``LEAVE`` seconds |
+| 8 | the helpers are cancelled | what they are about |
+
+Why in this order? Nothing new may come while the rest ends, so the intake goes first. Leases have
+to be renewed, runs heard and calls at their times made until the last attempt has left, so the
+helpers go last. The connection is the caller's, and outlives all of it.
+
+What ends a worker beside a drain: a Ctrl-C that trio has raised in one of its tasks becomes a drain
+(:meth:`Service.interrupt`); a fault of the worker's own unwinds the same nesting, its attempts are
+cancelled (``BROKEN_OFF`` in whose task it was, ``DRAIN`` the others) and handed back.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -56,6 +78,7 @@ from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 log = Log("trio_dagnats.worker")
 
 PATIENCE = 10.0
+"""Seconds for all questions of the preflight together."""
 uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would end all attempts
 
 
@@ -63,12 +86,21 @@ uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would en
 class Service:
     """Serves handlers on a connected broker until it is drained.
 
+    For one run only: ``worker`` makes another one for the next. All that an attempt shares with
+    others is made here (:meth:`_build`), and none of it is replaced while the worker runs.
+
     Args:
         broker: the connected server; must outlive :meth:`run`.
         handlers: what is served.
         registration: the worker's directory entry.
         telemetry: the seam for spans and counters.
         settings: how it works.
+
+    Attributes:
+        overrun: ends and names those that outlive the grace; ``worker`` gives it a task that
+            outlives the connection.
+        interrupted: the first Ctrl-C that trio has raised in this run, None if there was none.
+        ready: the first task can arrive, or could before the drain.
     """
 
     def __init__(
@@ -129,7 +161,12 @@ class Service:
         self.interrupted = self.interrupted or error
 
     def drain(self, grace: float) -> None:
-        """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
+        """Begin to drain, or shorten a drain's grace: seconds that handlers may still run.
+
+        Never waits, and may be called as often as one likes: a longer grace changes nothing. Before
+        the worker is ready it ends the start. Attempts that only wait are handed back at once: the
+        grace is for those that work, and any other worker can wait as well.
+        """
         limit = trio.current_time() + grace
         self._grace.deadline = min(self._grace.deadline, limit)
         self.overrun.limit(self._grace.deadline)
@@ -146,6 +183,9 @@ class Service:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained; ready (``task_status``) when the first task can arrive.
+
+        The shield is without a deadline, as its inside has one for each step: a drain ends by the
+        seconds in ``deadlines``, but for a handler that does not end when it is cancelled.
 
         Cancellation: not relayed from here; call :meth:`drain`.
 
@@ -185,7 +225,11 @@ class Service:
         presence: Presence,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Pull until the intake is cancelled, then wait for the last attempt."""
+        """Pull until the intake is cancelled, then wait for the last attempt.
+
+        What arrives until the last pull has ended may still begin; so the overrun sweeps once more
+        after it, in case the grace is over by then.
+        """
         async with _with_tasks(attempts, self.interrupt):
             with self._intake:
                 async with trio.open_nursery() as intake:
@@ -205,7 +249,7 @@ class Service:
             await attempts.emptied()
 
     def _observers(self) -> list[Callable[[], Awaitable[None]]]:
-        """Make what only looks at the attempts."""
+        """Make what only looks at the attempts; each gets a function that lists those in flight."""
 
         def live() -> list[Attempt]:
             return self.live
@@ -223,7 +267,10 @@ class Service:
         return Consumer(source, state, self._slots, quota, start)
 
     async def _preflight(self) -> bool:
-        """Check that an engine has prepared the server; say whether notes can be kept."""
+        """Check that an engine has prepared the server; say whether notes can be kept.
+
+        Nothing is created here that an engine has to create: what is missing is told by its name.
+        """
         deadline = trio.current_time() + PATIENCE
         for stream in (TASK_QUEUES, WORKFLOW_HISTORY):
             if not await self._broker.has_stream(stream, deadline=deadline):
@@ -240,6 +287,11 @@ class Service:
         return notes
 
     def _build(self, helpers: trio.Nursery, *, notes: bool) -> Shared:
+        """Make what all attempts share.
+
+        Calls at given times and chores are started in the helpers' nursery: it is the only one that
+        outlives the attempts, and what they still have to remove from the server.
+        """
         return Shared(
             broker=self._broker,
             worker_id=self._registration.worker_id,
@@ -260,7 +312,11 @@ class Service:
 
 @asynccontextmanager
 async def _with_tasks(in_flight: InFlight, interrupt: Interrupt) -> AsyncIterator[None]:
-    """Let attempts have tasks for the length of a block, which ends when they have ended."""
+    """Let attempts have tasks for the length of a block, which ends when they have ended.
+
+    Whatever ends the block, no attempt gets a task any more: an answer that comes later is for an
+    attempt whose nursery is gone. If an error ends it, the nursery cancels those that have one.
+    """
     async with trio.open_nursery() as nursery:
         in_flight.spawn = TaskPool(nursery, in_flight.shared.slots.capacity, interrupt).run
         try:
@@ -274,6 +330,10 @@ async def serve(
     service: Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Run a service until it has drained.
+
+    The service has a task of its own: it is shielded, so somebody else has to hear the caller's
+    cancellation; and trio raises a Ctrl-C that strikes no handler in its main task, which has to
+    be waiting here then and not in the middle of the service.
 
     Cancellation: relayed as a drain without grace, so that hand-backs still find a connection.
 

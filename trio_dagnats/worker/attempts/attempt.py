@@ -5,6 +5,25 @@ deadline is the end of the lease (set once the attempt is no longer young); whoe
 gives a reason first. All attempts of a running worker are :class:`InFlight` together.
 
 Attributes of an attempt are written by ``attempts/`` and ``execution/`` only; others call methods.
+
+Who ends one from outside, and with which reason (what follows is in ``attempt/reasons``):
+
+| reason | given by |
+|---|---|
+| ``DRAIN`` | ``service.drain``, to those that are idle; ``Overrun``, after the grace |
+| | ``Waiting``, to one that begins to wait in a drain; ``task_pool``, cancelled with its worker |
+| | ``execute``, to one whose history cannot be read |
+| ``RUN_CANCELLED`` | :meth:`Attempt.run_event`; ``upkeep``, by the run's snapshot |
+| ``RUN_ENDED``, ``STEP_TIMEOUT`` | :meth:`Attempt.run_event` |
+| ``RUN_DEADLINE`` | ``upkeep``, by its timer |
+| ``LEASE_LOST`` | the scope's deadline; ``execute``, to one that stood in line for too long |
+| | ``effects`` and ``farewell``, in place of a NAK that might be late |
+| ``NOT_STARTED`` | ``fast_path``, with ``pipeline_started`` only |
+| ``HANDED_BACK`` | ``context.waits``, at the handler's wish |
+| ``BROKEN_OFF`` | ``task_pool``, to one whose own task ends the worker |
+
+All of it happens in trio's thread. The first reason stands; only ``LEASE_LOST`` may take its place,
+where nothing may be said any more.
 """
 
 from collections.abc import Awaitable, Callable
@@ -59,6 +78,9 @@ class Program(NamedTuple):
 @final
 class InFlight:
     """The attempts of one running worker that are not over.
+
+    Written by its own methods; ``spawn`` is set by ``service``, while attempts can have tasks. An
+    attempt joins once and leaves once; in between it has a slot, or waits without one.
 
     Args:
         shared: what they share.

@@ -23,6 +23,10 @@ class Shared:
     Made by ``service`` for one run of the worker; ``skipped`` aside nothing in it changes.
 
     Attributes:
+        broker: the connected server.
+        worker_id: the name that goes into events.
+        slots: the ledger of what may run.
+        timers: calls at given times; they run among the chores.
         draining: set when the worker begins to drain.
         threads: bounds the trio threads of synchronous handlers.
         chores: a nursery for what nobody waits for; it outlives the attempts.

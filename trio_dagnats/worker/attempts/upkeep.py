@@ -1,4 +1,21 @@
-"""What keeps an attempt that lives for a while: run watch, lease, the run's deadline."""
+"""What keeps an attempt that lives for a while: run watch, lease, the run's deadline.
+
+| age | what begins | then |
+|---|---|---|
+| ``YOUNG`` s of the handler | the scope gets the lease's end as its deadline | moved by renewals |
+| the same | the run watch | until its outcome is stored |
+| a third of ``ack_wait`` | the renewal of the lease | again after a third, until it has left |
+| ``FIRST_LOOK`` s | a look at the run: cancelled? a deadline? | at twice the age, and so on |
+
+An attempt whose handler has not begun may be older: up to ``STARTING_MOST`` seconds, less where its
+lease is short. None of this has a task of its own: ``service`` runs the two queues of times
+(``timers``), and each call gets a task among the helpers when its time has come.
+
+Who renews a lease while a handler waits, sleeps or runs in a thread: the call that is armed here.
+While a handler blocks the event loop: nobody, since that call needs the loop, too; the watchdog
+names the handler then. While the connection is lost: the renewal waits for it, and is sent again,
+until the lease ends. Once the attempt is cancelled its end is moved no more.
+"""
 
 from functools import partial
 from typing import final
@@ -40,7 +57,11 @@ def _is_young(attempt: Attempt, now: float) -> bool:
 
 
 def begin_duties(attempt: Attempt) -> None:
-    """Begin the timed duties of an attempt that has outlived its first moments."""
+    """Begin the timed duties of an attempt that has outlived its first moments.
+
+    Called by the queue of the young. An attempt that has its outcome already, or is no task, gets
+    the deadline only: nothing about its run matters any more.
+    """
     now = trio.current_time()
     if _is_young(attempt, now):
         attempt.in_flight.young.add(attempt, now)

@@ -1,4 +1,21 @@
-"""One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9)."""
+"""One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9).
+
+::
+
+    begin: state, number, signals <── the checkpoint, or the step's input; bounds <── the workflow
+      │
+    handler ── returns an output ──> step.completed
+      │
+      └─ returns Continue(state) ──> commit: one write of all four ──> step.continue ──> ACK
+
+| killed | the next delivery |
+|---|---|
+| before the commit | runs the handler again, with the state of the iteration before |
+| after it, the event stored or not | finds the state of its own dispatch: see ``triage`` |
+
+State, number, dispatch and signals are one write because any two of them could be torn apart by a
+kill: an iteration would run twice, or a message be lost. ``handlers.adapters`` calls both.
+"""
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,6 +60,9 @@ async def commit(
     attempt: Attempt, states: TypeAdapter[object], state: object, bounds: LoopBounds
 ) -> None:
     """Write state, iteration, dispatch and consumed signals at once.
+
+    The first commit notes when the loop has begun, for its bound in time: the engine counts from
+    the end of the first iteration.
 
     Raises:
         Fatal: the state cannot be written, or is more than the server takes.

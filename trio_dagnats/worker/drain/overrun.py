@@ -1,4 +1,22 @@
-"""The end of a drain: handlers that run after the grace are cancelled, then named, then left."""
+"""The end of a drain: handlers that run after the grace are cancelled, then named, then left.
+
+::
+
+    drain(grace) ──> the grace ends ──> cancelled: DRAIN ──> named with its stack, each second
+                       │                                         │
+                       └── hard_exit: HARD_EXIT_AFTER s later ───┴──> ledger, exit code 70
+
+| | called by | stops what |
+|---|---|---|
+| :meth:`Overrun.run` | ``service``, as a helper | handlers that end when they are cancelled |
+| :meth:`Overrun.sweep` | ``service``, once the last pull has ended | what came after the grace |
+| :meth:`Overrun.exit_at_last` | ``worker``, with ``hard_exit`` only | all else, with the process |
+
+trio can stop no handler that swallows its cancellation, shields itself, or sits in a thread.
+Without ``hard_exit`` the worker stays for as long as one of them does, and its log says which. The
+lease of a cancelled attempt is prolonged no more (``upkeep``), so another worker gets the task in
+the end.
+"""
 
 import logging
 import os
@@ -19,6 +37,7 @@ from trio_dagnats.worker.observe.task_trees import SourceLines, attempt_tree
 log = Log("trio_dagnats.worker")
 
 HARD_EXIT_CODE = 70
+"""The exit code of a process that was ended so (``EX_SOFTWARE`` of ``sysexits.h``)."""
 REFUSING_AFTER = 1.0
 """Seconds between two looks at handlers that do not end after they were cancelled."""
 
@@ -62,7 +81,7 @@ class Overrun:
                 attempt.cancel(CancelReason.DRAIN)
 
     def limit(self, grace_ends: float) -> None:
-        """Say when the grace ends (trio time)."""
+        """Say when the grace ends (trio time); a second signal makes that sooner."""
         self._last.deadline = grace_ends + HARD_EXIT_AFTER
 
     async def exit_at_last(self) -> None:
@@ -81,7 +100,10 @@ class Overrun:
         self._last.cancel()
 
     def _leave_process(self) -> None:
-        """End the process under what nothing else can end: handlers, a server's silence."""
+        """End the process under what nothing else can end: handlers, a server's silence.
+
+        By ``os._exit``: what is raised in here would wait for the very tasks that do not end.
+        """
         _name(self._live())
         for line in self._ledger():
             log.error("left behind: %s", line)

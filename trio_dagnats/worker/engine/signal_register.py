@@ -35,6 +35,9 @@ class SignalRegister:
 
     All registers of a worker share ``reads``, or a server that is asked for thousands of values at
     the same time would answer none of them in time.
+
+    Made for one wait, and forgotten after it. Whose value it was is not remembered here but in the
+    attempt's memory (``attempts.memory``), from which ``newer_than`` comes.
     """
 
     def __init__(

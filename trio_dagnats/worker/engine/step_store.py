@@ -30,6 +30,10 @@ ITEMS_PATIENCE = 60.0
 class StepStore:
     """Checkpoints, notes, entries of durable maps, and outgoing signals.
 
+    No write is conditional: each is one key, the last one wins, and one attempt at a time has the
+    lease of a step's task. Where no other bound is said, a server that has not answered within
+    ``patience.PATIENCE`` seconds is a ``NotStored``.
+
     Args:
         broker: the connected server.
         notes: whether the bucket ``checkpoints`` exists.

@@ -3,7 +3,15 @@
 While the processor is the limit, everything has to wait somewhere. Before its ``step.started`` a
 task costs nothing and nobody looks at a clock; once it has begun it is in somebody's way: its
 coroutines stand around, its step's time runs. So only so many begin in each of trio's turns; the
-answers and handlers of those before them have their turn first.
+answers and handlers of those before them have their turn first::
+
+    delivery ──> admit ──> a twin runs here: forgotten, the slot is free again
+                   │
+                   └─> Attempt, joined, parsed ──> enter ──> begin at once (so many a turn)
+                                                     └────> in line ──> begin in a later turn
+
+Deliveries arrive in bursts, as the transport reads them from its socket: without the line each of
+them would begin before the first one's handler has had a turn of trio's.
 """
 
 from collections import deque
@@ -56,6 +64,9 @@ class _Place(Generic[T]):
 class StartQueue(Generic[T]):
     """Begins attempts, in the order in which they come.
 
+    An attempt in line has its place as ``pending``, so that whoever cancels it abandons that as
+    he would a post. The slots bound the line: each attempt in it has one.
+
     Args:
         begin: begins one; must not wait.
     """
@@ -104,7 +115,13 @@ def admit(
     consumer: Consumer,
     delivery: Delivery,
 ) -> None:
-    """Make a delivery an attempt, which begins at once or after others; never waits."""
+    """Make a delivery an attempt, which begins at once or after others; never waits.
+
+    Called by ``intake.consume`` with a delivery that has its slot. The message is parsed here and
+    not when it begins: the run has to be known to whoever watches it meanwhile.
+
+    What it raises is logged by the transport, which says nothing about the delivery any more.
+    """
     twin = in_flight.dispatches.get(delivery.stream_sequence)
     if twin is not None and not twin.cancelled:
         # A server that was killed may not remember that it has handed this out. The answer of the

@@ -1,4 +1,16 @@
-"""One pull loop per consumer: asks for what can run now, starts an attempt per delivery."""
+"""One pull loop per consumer: asks for what can run now, starts an attempt per delivery.
+
+::
+
+    run: promise (waits for slots) ──> pull ──> promise ──> ...
+                                        │
+    the transport calls:                ├─ delivered: a slot, or back it goes
+                                        └─ returned: the pull's time is over, or it was refused
+
+The loop does not wait for what it has asked for: that comes by callbacks, and the next ``promise``
+is what holds it up. A lost connection is the transport's business (it asks again for the credits
+that are left), a consumer that is gone is ours: it is made again after a pause.
+"""
 
 from collections.abc import Callable
 from typing import final
@@ -20,6 +32,7 @@ EXPIRES = 30.0
 EXPIRES_FOR_BACKLOG = 0.2
 """Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
+"""Seconds before the next pull after the first, second ... refusal in a row; the last one stays."""
 
 StartAttempt = Callable[["Consumer", Delivery], None]
 """Starts the attempt of a delivery; called by the transport, must not wait."""
@@ -62,6 +75,9 @@ class Consumer:
     def delivered(self, delivery: Delivery) -> None:
         """Start an attempt; without a slot for it the message goes straight back.
 
+        Called by the transport for each message, from its own task: must not wait. The lease counts
+        from ``sent_after`` and not from the arrival, for the server counts from its sending.
+
         A message whose lease may be over when it arrives was held up on its way. Another worker
         has it by now, or gets it soon: nothing is said about it.
         """
@@ -84,7 +100,11 @@ class Consumer:
         self.lease = lease_end(0.0, self.ack_wait)
 
     def returned(self, count: int, why: PullEnd) -> None:
-        """Give promises back; the loop pauses if the server refused."""
+        """Give promises back; the loop pauses if the server refused.
+
+        Called by the transport. That a pull has expired is no refusal, and the ordinary end of one
+        on an empty queue. The loop is woken by the promises, finds the refusal and pauses then.
+        """
         if why is not PullEnd.EXPIRED:
             self._refusals += 1
         self._slots.returned(self.share, count)
@@ -106,7 +126,11 @@ class Consumer:
                 )
 
     async def _after_refusal(self, batch: int) -> None:
-        """Wait a little, then make sure that the consumer exists."""
+        """Wait a little, then make sure that the consumer exists.
+
+        Its promises go back first, so that other consumers can have the slots meanwhile. The lease
+        is read anew: whoever has made the durable again may have made it with another ``ack_wait``.
+        """
         refusals, self._refusals = self._refusals, 0
         self._slots.returned(self.share, batch)
         await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])

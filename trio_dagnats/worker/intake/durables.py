@@ -1,4 +1,19 @@
-"""The durable consumers on the server: created, checked for clashes, kept in shape."""
+"""The durable consumers on the server: created, checked for clashes, kept in shape.
+
+A durable outlives its workers: it keeps the tasks that nobody serves now, and shares them out among
+those that do. So a worker deletes none, and makes nothing of a live one smaller:
+
+| on the server is | what is done |
+|---|---|
+| no durable of this name | it is created |
+| one with our ``ack_wait`` and ``max_ack_pending``, or more | nothing, without a request |
+| one with less of either | that is raised, the other stays |
+| one with another filter, or another one that overlaps ours | ``UsageError``, by ``ensure`` |
+
+``service`` ensures each as it starts, ``consume`` after a refusal, and ``directory`` restores them
+twice a minute. What is there is listed once for all of them. Somebody may come between the list and
+the creation; the server itself refuses filters that overlap.
+"""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +39,7 @@ log = Log("trio_dagnats.worker")
 MAX_ACK_PENDING = 100_000
 """With the server's default of 1000, a thousand paused tasks stop a task type (contract H37)."""
 DURABLE_PREFIX = "workers-"
+"""How the names of durables begin, those of Go workers included."""
 
 
 @final
@@ -120,10 +136,12 @@ class Durable:
 
 
 def _fits(live: ConsumerState, spec: ConsumerSpec) -> bool:
+    """Say whether a live durable has all that we need; it may have more for others' sake."""
     return live.ack_wait_ns >= spec.ack_wait_ns and live.max_ack_pending >= spec.max_ack_pending
 
 
 def _merged(live: ConsumerState | None, spec: ConsumerSpec) -> ConsumerSpec:
+    """Return what a durable has to be: the larger one of each bound, of the live one's and ours."""
     if live is None:
         return spec
     return ConsumerSpec(

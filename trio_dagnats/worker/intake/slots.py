@@ -1,8 +1,28 @@
 """The ledger of slots: how many attempts may run, and which pulls may promise to bring more.
 
 A promise is a credit of an open pull: nothing is asked for that could not run at once (design 8.8,
-contract H2), so ``free + promised + running == capacity``. Two things may overdraw it, and what
-arrives while all slots run is then handed back at once:
+contract H2), so ``free + promised + running == capacity``, standing promises left out::
+
+    free ──promise──> promised ──arrived──> running ──ended──> free
+     ^                    │                  │   ^
+     └──────returned──────┘          suspend │   │ resume
+                                             v   │
+                                            waiting, which has no slot
+
+| call | who calls it, and when | free | promised | running | waiting |
+|---|---|---:|---:|---:|---:|
+| ``promise`` | ``Consumer.run``, before each pull | -n | +n | | |
+| ``arrived`` | ``Consumer.delivered``, for each message | | -1 | +1 | |
+| ``returned`` | ``Consumer.returned``: the pull has ended, or was refused | +n | -n | | |
+| ``ended`` | ``InFlight.leave``, and deliveries that become no attempt | +1 | | -1 | |
+| ``suspend`` | ``Waiting``, when all of an attempt begins to wait | +1 | | -1 | +1 |
+| ``resume`` | ``Waiting``, at the end of that | -1 | | +1 | -1 |
+
+A lost connection changes nothing in here: the transport keeps the account of credits and asks for
+the rest again after the reconnect (``Intake.pull``), so the promises stand meanwhile.
+
+Two things may overdraw the ledger, and what arrives while all slots run is then handed back at
+once:
 
 - An attempt that waits as a whole (pause, signal) gives its slot up and is only counted. When it
   resumes it takes a free slot, or one that is merely promised, for a pull can last half a minute.
@@ -11,9 +31,19 @@ arrives while all slots run is then handed back at once:
 
 Among several consumers no slot waits where nothing comes. Each has one pull at a time. If it knows
 of messages (each delivery says how many are left), that is a turn: for so many, at most; it ends as
-soon as there is no more. If it knows of none, the pull waits for them on the consumer's reserve.
+soon as there is no more. If it knows of none, the pull waits for them on the consumer's reserve::
 
-No I/O here; the waits are plain trio parking.
+    idle: waits on its reserve, or on a standing credit <──┐
+      │                                                    │ the pull has brought nothing (more)
+      └─ promises used up, and the server has more ──> in a turn ──┐
+                                                           ^       │ used up, and still more:
+                                                           └───────┘ the next turn
+
+The obvious way, a fixed part of the slots for each consumer, was not taken: a busy consumer would
+wait while the slots of idle ones stand empty, and there can be more consumers than slots.
+
+Everything here is called in one trio thread, and only the coroutines wait: each other call sees and
+leaves a ledger that adds up. The waits are plain trio parking; no I/O.
 """
 
 from collections.abc import Callable
@@ -36,6 +66,9 @@ RESERVE_PART = 4
 @final
 class Quota:
     """How many attempts of one handler may run at once, over all of its consumers.
+
+    Made by ``service`` for each handler, changed by :class:`Slots` only, together with the numbers
+    of the share that it is about.
 
     Attributes:
         limit: so many.
@@ -61,13 +94,20 @@ class Quota:
 class Share:
     """One consumer's part of the ledger.
 
+    Written by :class:`Slots` only; but ``backlog`` and ``left_behind`` get their first values from
+    ``Consumer``, which knows the server. All numbers count messages or attempts.
+
     Attributes:
         quota: what all consumers of its handler have together.
         left_behind: says how many messages the server had left when it sent the last one.
         backlog: messages that the server is known to have, less those asked for since.
         quantum: what its turn has left, because too few slots were free for all of it.
+        promised: credits of its open pulls.
         for_backlog: whether its last pull is for known messages; it must not wait for others.
         standing: whether its one promise is a standing credit, which has no slot.
+        running: its attempts that have a slot.
+        open_pulls: pulls that have not ended as far as is known: messages do not say which pull
+            they answer, so it is exact only when nothing is promised any more.
         behind: a pull that has to wait for the end of the one under way.
     """
 
@@ -89,6 +129,14 @@ class Slots:
 
     Args:
         capacity: attempts that may run at once, over all consumers.
+
+    Attributes:
+        promised: credits of all open pulls, the standing ones included.
+        standing: those of them that have no slot.
+        running: attempts that have a slot.
+        waiting: attempts that have given theirs up; only counted.
+        shares: the parts of the consumers. With one alone slots are handed out at once, as they
+            come free; with several, once in each of trio's turns.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -154,6 +202,11 @@ class Slots:
     def arrived(self, share: Share) -> bool:
         """Turn a promise into a running attempt; False if there is no slot for it.
 
+        What has no slot the caller hands back, which is the price of an overdrawn promise.
+
+        With the last promise of a pull its consumer asks the server's last delivery how many more
+        there are: that is its backlog, and with it the next pull is a turn.
+
         A message without a promise (a pull that was given up as dead answered after all) takes
         a free slot if there is one.
         """
@@ -176,7 +229,12 @@ class Slots:
         return True
 
     def returned(self, share: Share, credits_: int) -> None:
-        """Take back the promises of a pull that ended without using them."""
+        """Take back the promises of a pull that ended without using them.
+
+        It brought nothing (more), so the consumer counts as idle from here on. More than is
+        promised is not taken: a pull that was given up as dead may have answered after all, and
+        its messages have used promises up.
+        """
         self._give_back(share, min(credits_, share.promised))
         share.open_pulls = max(0, share.open_pulls - 1) if share.promised else 0
         share.backlog = 0
@@ -243,7 +301,11 @@ class Slots:
         return batch
 
     def _turn(self, share: Share, most: int) -> int:
-        """Return how many of the known messages may come now."""
+        """Return how many of the known messages may come now.
+
+        A turn that finds too few slots keeps its rest, and its consumer goes to the beginning of
+        the line: so no turn is shorter for having met a full worker.
+        """
         if not share.quantum:
             busy = sum(1 for other in self.shares if other.backlog)
             share.quantum = pull_size(self.capacity, busy, self._pace.rate)

@@ -1,4 +1,8 @@
-"""A line in which tasks wait for a number that somebody gives them. Plain trio parking, no I/O."""
+"""A line in which tasks wait for a number that somebody gives them. Plain trio parking, no I/O.
+
+Not a ``trio.ParkingLot``: who serves has to see for whom each task waits, to pass some over, and to
+move one to another line, so that the waiter is an object that can be found.
+"""
 
 from collections import deque
 from typing import Generic, TypeVar, final
