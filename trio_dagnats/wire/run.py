@@ -8,9 +8,9 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.definitions.steps import StepDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef, told
 from trio_dagnats.wire.text import MISREAD
-from trio_dagnats.wire.workflow import WorkflowDef, told
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """Go's zero time, written for a loop that has not started."""

@@ -10,10 +10,16 @@ from typing import Self, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.configs import KEY, STEP_ID, CancelOn, PriorityConfig, SingletonConfig
+from trio_dagnats.wire.definitions.configs import (
+    KEY,
+    STEP_ID,
+    CancelOn,
+    PriorityConfig,
+    SingletonConfig,
+)
+from trio_dagnats.wire.definitions.retry import RetryPolicy, legacy
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
 from trio_dagnats.wire.ids import Id
-from trio_dagnats.wire.retry import RetryPolicy, legacy
-from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact
 
 

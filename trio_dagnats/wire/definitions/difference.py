@@ -12,7 +12,7 @@ from typing import NamedTuple, final
 from pydantic_core import from_json
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 STEPS = "steps"
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trio_dagnats.wire.configs import (
+from trio_dagnats.wire.definitions.configs import (
     KEY,
     ApprovalConfig,
     ChildConfig,
@@ -19,8 +19,8 @@ from trio_dagnats.wire.configs import (
     SleepConfig,
     WaitConfig,
 )
+from trio_dagnats.wire.definitions.retry import RetryPolicy
 from trio_dagnats.wire.ids import Id, IdOrEmpty
-from trio_dagnats.wire.retry import RetryPolicy
 
 MAX_CONCURRENCY = 1000
 
