@@ -1,4 +1,13 @@
-"""How to connect: one frozen object; nothing secret in it is ever shown."""
+"""How to connect: one frozen object; nothing secret in it is ever shown.
+
+All that can be found out without a server is found out when the object is made, in the user's own
+line and words: two ways to log in, half of one, a file that is not there or holds something else.
+nats-py would find it at the first connect, and tell of it in the words of its insides. What is in
+the files is read again at each connect, so a rotated key needs no new process.
+
+Secrets stand in three places: fields without ``repr``, files, URLs. Each text that shows a URL goes
+through :func:`shown`.
+"""
 
 import importlib.util
 import re

@@ -1,7 +1,8 @@
 """The port: what the rest of the package may ask of a server, and nothing about how.
 
-Two implementations pass one contract suite (``tests/contract``): nats-py through trio-asyncio
-(``transport/nats``) and the in-memory broker (``transport/memory``).
+Two implementations pass one contract suite (``tests/contract``): the one on a NATS connection
+(``transport/nats``, on either path of ``transport/nats_py``) and the in-memory broker
+(``transport/memory``).
 
 Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
 (int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
