@@ -2,6 +2,19 @@
 
 Every tool that speaks it finds the workers: ``nats micro list`` and ``nats micro info``. The
 endpoint is a worker's own, so it is in no queue group, and its subject holds the worker's id.
+
+===============================================  ==============================================
+subject                                          who answers
+===============================================  ==============================================
+``$SRV.<verb>``                                  every service on the server
+``$SRV.<verb>.trio-dagnats-worker``              every worker of ours
+``$SRV.<verb>.trio-dagnats-worker.<worker>``     one of them
+``trio-dagnats-worker.<worker>.attempts``        one: its attempts (``wire.tree``), in parts
+===============================================  ==============================================
+
+Written by the worker's ``observe.micro_service``, read by the client's ``workers`` (``trio-dagnats
+ps``). Beside the directory (``wire.registration``), not instead of it: an entry there says that a
+worker was alive within a minute and is DagNats's own; an answer here says that it is alive now.
 """
 
 import json
@@ -31,7 +44,10 @@ class Verb(StrEnum):
 @final
 @dataclass(slots=True)
 class EndpointStats:
-    """What the endpoint has done: requests, failed ones, the last failure, nanoseconds."""
+    """What the endpoint has done: requests, failed ones, the last failure, nanoseconds.
+
+    Written by the micro service alone, with each question; counted from its start, never reset.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -113,7 +129,9 @@ def answer(verb: Verb, worker: WorkerRegistration, started_ns: int, stats: Endpo
 
 
 def read_info(raw: bytes) -> ServiceInfo:
-    """Read the INFO of a worker.
+    """Read the INFO of a worker, whichever version it has.
+
+    A worker without the endpoint is none the less one: it just cannot be asked.
 
     Raises:
         WireError: it is none.
@@ -133,6 +151,7 @@ def read_info(raw: bytes) -> ServiceInfo:
 
 
 def _metadata(worker: WorkerRegistration) -> dict[str, str]:
+    """Return what the directory says, too, as strings: the protocol takes nothing else."""
     return {
         "hostname": worker.hostname,
         "pid": str(worker.pid),

@@ -1,4 +1,12 @@
-"""Text on the wire: JSON, times, error texts."""
+"""Text on the wire: JSON, times, error texts.
+
+The other side is Go: its decoder takes no NaN, its times have up to nine digits and no zeros at the
+end, and it quotes control characters as no JSON reader understands them. What is written here is
+what it reads; what is read here may be anybody's, so ``MISREAD`` names all that reading
+it can raise.
+
+Called from everywhere, also for each task: ``quote``, ``rfc3339`` and ``skim`` are on the hot path.
+"""
 
 import json
 import re
