@@ -1,4 +1,28 @@
-"""Steps of a workflow (contract 10.2)."""
+"""Steps of a workflow (contract 10.2).
+
+A step is one node of a workflow's graph. Its type says who carries it out, and what its ``config``
+has to hold:
+
+==================  =============================  ==================================  =============
+type                carried out by                 config                              needs a task
+==================  =============================  ==================================  =============
+``normal``          a worker, once                 none                                yes
+``agent``           a worker, once                 none                                yes
+``agent_loop``      a worker, once an iteration    ``LoopConfig``                      yes
+``map``             a worker, once an item         ``MapConfig``                       yes
+``planner``         a worker; its output is steps  ``PlannerConfig``                   yes
+``sub_workflow``    the engine: another run        ``ChildConfig``                     no
+``sleep``           the engine: a timer            ``SleepConfig``                     no
+``wait_for_event``  the engine: a subscription     ``WaitConfig``                      no
+``approval``        the engine: a person           ``ApprovalConfig``                  no
+``respond``         the engine: an HTTP answer     not checked here                    no
+==================  =============================  ==================================  =============
+
+On the wire the first two are the same, but that no ``step.queued`` is published for an ``agent``.
+
+Made by the client's builder and by reading what is stored; read by the local engine, step by step.
+A worker never sees one: all that it gets of a step is a task.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Self, final
@@ -23,11 +47,12 @@ from trio_dagnats.wire.definitions.retry import RetryPolicy
 from trio_dagnats.wire.ids import Id, IdOrEmpty
 
 MAX_CONCURRENCY = 1000
+"""Tasks of a type at once: the most that the engine accepts; 0 is no limit at all."""
 
 
 @final
 class StepType(StrEnum):
-    """What a step is."""
+    """What a step is; the table above says what follows from it."""
 
     NORMAL = "normal"
     AGENT = "agent"
@@ -66,7 +91,14 @@ CONFIGS: dict[StepType, type[Config]] = {
 
 @final
 class SkipIf(BaseModel):
-    """Skips a step if a field of a parent's output compares as wanted."""
+    """Skips a step if a field of a parent's output compares as wanted.
+
+    Attributes:
+        step_id: the parent, one of the step's ``depends_on``: no other one is sure to have ended.
+        field: a field of its output, which must be an object; at its top, no path.
+        op: ``==``, ``!=``, ``<``, ``>``, ``<=`` or ``>=``.
+        value: what it is compared with: a number, a text, or a boolean for equality only.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +110,32 @@ class SkipIf(BaseModel):
 
 @final
 class StepDef(BaseModel):
-    """A step, with the keys that the engine knows; durations in nanoseconds."""
+    """A step, with the keys that the engine knows; durations in nanoseconds.
+
+    A key that it does not know is a mistake of whoever wrote it, and refused: the engine would
+    ignore it, and a mistyped timeout would be none. (A config lets them through: later engines may
+    have more there.)
+
+    Attributes:
+        id: its name in the workflow; becomes part of keys, subjects and message ids.
+        task: the task type whose workers run it; empty for what the engine carries out itself.
+        type: what it is.
+        depends_on: ids of the steps that must be completed, skipped or recovered before it begins.
+        timeout: how long an attempt may take, from its ``step.started`` on; 0 for no bound.
+        retries: an older way to write a policy: so many, 5 s apart. ``retry`` goes before it.
+        retry: its retry policy; None for the workflow's.
+        config: what its type needs.
+        skip_if: when it is left out.
+        metadata: texts for whoever reads the definition; DagNats delivers them to nobody (H1).
+        worker_group: only workers of this group get its tasks.
+        on_failure: the step that takes a final failure up.
+        compensate: the step that takes it back if a later one fails.
+        rate_limit: how many tasks may be sent in a period.
+        keyed_rate_limit: the same, for each value in the step's input. One of the two.
+        max_task_concurrency: how many tasks of its type may go on at once, in all runs; 0 for any.
+        singleton: nothing reads it; the local engine refuses it rather than seem to obey.
+        required_capabilities: what the engine shall allow its task to ask for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -103,7 +160,12 @@ class StepDef(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        """Check what makes the real engine end its process (contract H7)."""
+        """Check what makes the real engine end its process (contract H7).
+
+        And what it takes and then cannot do: a map over nothing, a ``skip_if`` whose step may not
+        have ended. The config is checked and then forgotten: what is sent is what was given, with
+        the keys that we do not know.
+        """
         if self.type in WITH_TASK and not self.task:
             raise ValueError(f"step {self.id!r} of type {self.type.value} needs a task")
         if self.type in CONFIGS:
@@ -120,7 +182,11 @@ class StepDef(BaseModel):
         return self
 
     def to_wire(self) -> dict[str, object]:
-        """Return the step as Go writes it: some keys always, the rest when they are set."""
+        """Return the step as Go writes it: some keys always, the rest when they are set.
+
+        So a definition that is read back from an engine and written again is the same one, and
+        ``difference`` can compare what two of them mean.
+        """
         written = self.model_dump(mode="json", exclude_defaults=True)
         if self.retry is not None:
             written["retry"] = self.retry.to_wire()
@@ -130,13 +196,20 @@ class StepDef(BaseModel):
 
     @property
     def is_limited(self) -> bool:
-        """Whether its tasks may have to wait for others' or for their turn."""
+        """Whether its tasks may have to wait for others' or for their turn.
+
+        Asked by the local engine before each dispatch: the ordinary step waits for nothing.
+        """
         limits = (self.max_task_concurrency, self.rate_limit, self.keyed_rate_limit)
         return any(limits)
 
     @property
     def loop(self) -> LoopConfig:
-        """The bounds of an ``agent_loop`` step."""
+        """The bounds of an ``agent_loop`` step.
+
+        This and the next six are for steps of their own type only; made anew each time, since a
+        frozen model keeps nothing. ``_is_whole`` has checked them, so they do not fail.
+        """
         return LoopConfig.model_validate(self.config)
 
     @property
