@@ -23,6 +23,7 @@ from trio_dagnats.errors import UsageError
 SCHEMES = ("nats", "tls")
 """No ``ws``: it needs aiohttp, and our own transport speaks plain TCP and TLS only."""
 DEFAULT_PORT = 4222
+"""NATS's own, for a URL without one."""
 _SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 

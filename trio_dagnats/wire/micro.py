@@ -29,6 +29,7 @@ from trio_dagnats.wire.text import MISREAD, compact, rfc3339
 SERVICE = "trio-dagnats-worker"
 ENDPOINT = "attempts"
 PREFIX = "$SRV"
+"""The protocol's own; every micro service of the server hears what begins so."""
 _TYPE = "io.nats.micro.v1"
 
 
@@ -74,7 +75,7 @@ class ServiceInfo:
 
 
 def verb_subject(verb: Verb | str, worker_id: str = "") -> str:
-    """Return where all workers, or one of them, hear a verb."""
+    """Return where all workers, or one of them, hear a verb; ``*`` stands for every verb."""
     subject = f"{PREFIX}.{verb}.{SERVICE}"
     return f"{subject}.{worker_id}" if worker_id else subject
 

@@ -110,6 +110,7 @@ _HEAD_MOST = 1024
 _USUAL_TAIL = re.compile(
     rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
 ).fullmatch
+# Members that must be texts or counts; the metadata and the capabilities are looked at apart.
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
 
@@ -154,6 +155,7 @@ def _usual(body: bytes) -> Task | None:
     Two patterns around the input check all the rest: its keys are the known ones, in their order,
     without escapes. The input stays as it was sent, and is checked to be JSON.
     """
+    # Only the first bytes are decoded: a large input must not be.
     # One character for one byte: what the pattern takes is ASCII, and positions are the same.
     head = _USUAL_HEAD(body[:_HEAD_MOST].decode("latin-1"))
     if head is None:
@@ -322,5 +324,6 @@ def _number(fields: dict[str, object], key: str) -> int:
 
 
 def _input(fields: dict[str, object]) -> bytes:
+    """Return the input's own bytes, as ``_read_fields`` has cut them out."""
     value = fields.get("input", b"")
     return value if isinstance(value, bytes) else b""

@@ -28,6 +28,7 @@ NS = 1_000_000_000
 MAX_ERROR = 8000
 """Characters of an error text: a run's snapshot holds it, and must fit ``max_payload`` (H29)."""
 UNKNOWN_ERROR = "unknown error"
+"""Stands for an error without a text: an empty one would be taken for a retriable failure."""
 
 _ANYTHING = core_schema.with_default_schema(
     core_schema.typed_dict_schema({}, extra_behavior="ignore"), default=None, on_error="default"

@@ -16,6 +16,15 @@ What a test can order, and what it is like on a real network:
 
 All else is answered in the next turn. Deadlines, silences of 5 s and the ``resent`` of an
 acknowledgement are those of the real connection, since what is built on them is what is tested.
+
+The way of a store, which all faults meet::
+
+    turn ──> stored ──┬─ acknowledged ──────────────────────────> Stored
+      ^               └─ that got lost: 5 s, or until mended ──┐
+      └───────── again, under the same id, ``resend_expect`` ──┘   the deadline ──> NotStored
+
+So a lost acknowledgement ends as a duplicate with ``resent``; with ``resend_expect`` as a conflict,
+for the message itself has moved its subject on, and ``worker.engine.settle`` reads whose it is.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -175,7 +184,8 @@ class MemoryBroker:
     ) -> Post | None:
         """See the port; here it is calls of the server's clockwork.
 
-        None only for what is too large: nothing is queued here that could be full.
+        None only for what is too large: nothing is queued here that could be full. What a real
+        connection would refuse by an exception is refused by the same one.
         """
         try:
             headers = core.checked(
@@ -276,7 +286,10 @@ class MemoryBroker:
         await self.store(subject, b"", headers=headers, deadline=deadline)
 
     async def kv_entries(self, bucket: str, prefix: str = "", *, deadline: float) -> list[Entry]:
-        """See the port; one turn, however many there are."""
+        """See the port; one turn, however many there are.
+
+        A prefix without a dot at its end is looked for among all keys, as there.
+        """
         await self.line.turn(deadline)
         found = self._server.bucket(bucket).read(prefix_subject(bucket, prefix), self.time_ns())
         entries = entries_of(bucket, found)
@@ -288,7 +301,7 @@ class MemoryBroker:
         self._server.bucket(bucket).clear(below_subject(bucket, prefix))
 
     async def ensure_stream(self, spec: StreamSpec, *, deadline: float) -> None:
-        """See the port; another engine's specification replaces the one that is there."""
+        """See the port; the new specification replaces the one that is there as a whole."""
         await self.line.turn(deadline)
         self._server.ensure_stream(spec)
 
@@ -306,7 +319,10 @@ class MemoryBroker:
         return check_name(stream) in self._server.streams
 
     async def consumers(self, stream: str, *, deadline: float) -> Sequence[ConsumerState]:
-        """See the port; only durables, since a read makes no consumer here."""
+        """See the port; only durables, since a read makes no consumer here.
+
+        So no orphan of a reader is ever listed, and one that a test wants it has to make.
+        """
         await self.line.turn(deadline)
         return [consumer.state() for consumer in self._server.stream(stream).consumers.values()]
 

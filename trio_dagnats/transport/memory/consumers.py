@@ -53,7 +53,8 @@ class Puller(Protocol):
 class Pull:
     """An open pull: who asked, for how many, until when (trio time).
 
-    One that is meant ``once`` has ended when it ``brought`` something and there is no more.
+    One that is meant ``once`` has ended when it ``brought`` something and there is no more. Before
+    it has brought anything it waits like any other, until its time.
     """
 
     puller: Puller
@@ -126,7 +127,10 @@ class Consumer:
         )
 
     def wants(self, subject: str) -> bool:
-        """Say whether messages of a subject are for this consumer."""
+        """Say whether messages of a subject are for this consumer.
+
+        On a work queue at most one says yes: filters that overlap are refused when they are made.
+        """
         return matches(self.spec.filter_subject, subject)
 
     def add(self, sequence: int) -> None:
@@ -159,7 +163,7 @@ class Consumer:
         self._clockwork.post(self._serve_one)
 
     def note(self, sequence: int, deliveries: int, body: str) -> None:
-        """Remember an answer, for tests that want to see it."""
+        """Remember an answer, for tests that want to see it; called before what it does."""
         self._answers.append(Answer(self.spec.durable, deliveries, body, sequence))
 
     def ack(self, sequence: int) -> None:
@@ -183,7 +187,10 @@ class Consumer:
         self._clockwork.at(trio.current_time() + delay, lambda: self._release(sequence))
 
     def renew(self, sequence: int) -> None:
-        """Extend a lease, whoever holds it; nothing to extend is no error (contract 14)."""
+        """Extend a lease, whoever holds it; nothing to extend is no error (contract 14).
+
+        So a confirmed renewal proves contact only, which is why a lease is counted in time.
+        """
         if sequence in self._leases:
             self._lease(sequence)
 

@@ -4,7 +4,9 @@ Core messages are heard by who listens at that moment and by nobody else, and a 
 the subject stores them, too. A subscription whose connection is cut misses what comes; after the
 line is mended it is told so (``None``), once, and has to look for itself.
 
-Functions of a server and a line, not methods of the broker: that one is long enough.
+Functions of a server and a line, not methods of the broker: that one is long enough. Called by
+``MemoryBroker`` alone; ``checked`` by its stores and posts as well, so that all that is sent goes
+through one check, as every frame of the real connection does.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -110,6 +112,8 @@ async def listening(
         check_queue(queue)
     await line.turn(trio.current_time() + LISTEN_PATIENCE)
 
+    # Called for messages by ``deliver``, and by the line with ``None`` when it is mended: the same
+    # guard around both, for a callback may choke on either.
     def hear(message: Message | None) -> None:
         try:
             on_message(message)

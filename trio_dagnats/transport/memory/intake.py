@@ -107,7 +107,8 @@ class MemoryIntake:
     Args:
         line: the connection.
         find: returns the durable, None while it does not exist.
-        sink: where messages and credits go.
+        sink: where messages and credits go; never called from inside ``pull``. What it raises for
+            a delivery is logged, and the message left to its lease.
     """
 
     def __init__(self, line: Line, find: Callable[[], Consumer | None], sink: IntakeSink) -> None:
@@ -184,7 +185,7 @@ class MemoryIntake:
             consumer.pull(pull)
 
     def forget(self) -> None:
-        """Let the server drop the open pulls."""
+        """Let the server drop the open pulls: by leaving, by a crash, before asking anew."""
         consumer = self._find()
         if consumer is not None:
             consumer.forget(self)

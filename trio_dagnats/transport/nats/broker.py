@@ -155,7 +155,10 @@ class NatsBroker:
     def intake(
         self, stream: str, durable: str, sink: IntakeSink, *, fresh: float = FRESH
     ) -> AbstractAsyncContextManager[NatsIntake]:
-        """See the port; nothing is checked on the server: an absent durable ends the first pull."""
+        """See the port; nothing is asked of the server here.
+
+        Of an absent durable the first pull tells, by its end: ``CONSUMER_GONE``.
+        """
         return open_intake(self._link, stream, durable, sink, fresh)
 
     async def records(
