@@ -112,6 +112,9 @@ class Broker(Buckets, Protocol):
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """Send a core request and return the first answer.
 
+        On a real connection it is sent again after a reconnect, and after 5 seconds of silence: who
+        serves the subject may get it twice, and has to bear that.
+
         Raises:
             Missing: nobody serves the subject.
             NotStored: no answer within ``timeout`` seconds.
