@@ -21,7 +21,7 @@ from trio_dagnats.client.stored import changes as changes_of
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.difference import ABSENT, Difference
+from trio_dagnats.wire.definitions.difference import ABSENT, Difference
 from trio_dagnats.wire.text import NS
 
 PATIENCE = 20.0

@@ -380,5 +380,5 @@ print(" ".join(sorted(m for m in sys.modules if m.startswith("trio_dagnats."))))
     mine = {top for top in tops.split() if not top.startswith("_")}
     foreign = mine - sys.stdlib_module_names - {"trio_dagnats"}
     assert foreign <= {"pydantic", "pydantic_core", "trio", "outcome", "annotated_types"}
-    late = ("client", "local", "testing", "transport.nats", "transport.memory", "wire.workflow")
+    late = ("client", "local", "testing", "transport.nats", "transport.memory", "wire.definitions")
     assert not [m for m in own.split() if m.startswith(tuple(f"trio_dagnats.{r}" for r in late))]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from trio_dagnats.cli import render, texts
 from trio_dagnats.cli.documents import Document
-from trio_dagnats.wire.difference import ABSENT, Difference
+from trio_dagnats.wire.definitions.difference import ABSENT, Difference
 from trio_dagnats.wire.text import NS
 
 MOST_DIFFERENCES = 10

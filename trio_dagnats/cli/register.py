@@ -18,7 +18,7 @@ from trio_dagnats.client.stored import changes as changes_of
 from trio_dagnats.errors import BrokerError, EngineError, Missing, Refused, TooLarge
 from trio_dagnats.transport import ConnectOptions, open_broker
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.difference import Difference
+from trio_dagnats.wire.definitions.difference import Difference
 
 Plan = list[tuple[WorkflowDef, list[Difference] | None]]
 """Workflows, and what is to change for each: None for a new one."""

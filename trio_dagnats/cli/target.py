@@ -15,7 +15,7 @@ from typing import final
 
 from trio_dagnats import Worker, Workflow
 from trio_dagnats.cli.exits import CliError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 DEFAULT = "worker.py"
 

@@ -18,11 +18,11 @@ from trio_dagnats.client.run import Chunk, Run
 from trio_dagnats.client.stored import Unserved
 from trio_dagnats.client.timeline import AttemptEnd, AttemptTimeline, RunTimeline, StepTimeline
 from trio_dagnats.client.workers import WorkerAttempts
+from trio_dagnats.wire.definitions.steps import SkipIf
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
-from trio_dagnats.wire.steps import SkipIf
 from trio_dagnats.wire.tree import AttemptTree, Place, Stands, TaskTree
-from trio_dagnats.wire.workflow import WorkflowDef
 
 __all__ = [
     "AttemptEnd",

@@ -28,6 +28,7 @@ from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.data import to_output
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
@@ -41,7 +42,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.workflow import WorkflowDef
 
 WATCH_BUFFER = 10_000
 

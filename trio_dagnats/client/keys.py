@@ -1,7 +1,7 @@
 """Idempotency keys: where in the input a workflow looks for them (contract 10.1). Pure."""
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 
 def with_key(definition: WorkflowDef, given: object, key: str) -> object:

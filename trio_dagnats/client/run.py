@@ -16,6 +16,7 @@ from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
 from trio_dagnats.wire.data import to_bytes, to_output
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
@@ -29,7 +30,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.subjects import is_key
-from trio_dagnats.wire.workflow import WorkflowDef
 
 STREAM_BUFFER = 1000
 

@@ -9,11 +9,11 @@ from trio_dagnats.errors import EngineError, Missing, UsageError, WireError
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Entry
-from trio_dagnats.wire.difference import Difference, differences
+from trio_dagnats.wire.definitions.difference import Difference, differences
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, TASK_QUEUES, filter_subject, run_key
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.workflow import WorkflowDef
 
 log = Log("trio_dagnats.client")
 

@@ -1,7 +1,8 @@
 """The port: what the rest of the package may ask of a server, and nothing about how.
 
-Two implementations pass one contract suite (``tests/contract``): nats-py through trio-asyncio
-(``transport/nats``) and the in-memory broker (``transport/memory``).
+Two implementations pass one contract suite (``tests/contract``): the one on a NATS connection
+(``transport/nats``, on either path of ``transport/nats_py``) and the in-memory broker
+(``transport/memory``).
 
 Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
 (int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
@@ -115,6 +116,9 @@ class Broker(Buckets, Protocol):
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """Send a core request and return the first answer.
+
+        On a real connection it is sent again after a reconnect, and after 5 seconds of silence: who
+        serves the subject may get it twice, and has to bear that.
 
         Raises:
             Missing: nobody serves the subject.

@@ -18,10 +18,10 @@ from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.names import BUCKET_DEFS, BUCKET_RUNS, run_key
 from trio_dagnats.wire.run import WorkflowRun
 from trio_dagnats.wire.text import compact
-from trio_dagnats.wire.workflow import WorkflowDef
 
 log = Log("trio_dagnats.local")
 

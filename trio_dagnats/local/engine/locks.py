@@ -14,11 +14,11 @@ from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.paths import key_part, printed, walk
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.ids import IdOrEmpty
 from trio_dagnats.wire.names import BUCKET_RUNS, WORKFLOW_HISTORY, history_subject, run_key
 from trio_dagnats.wire.run import WorkflowRun
 from trio_dagnats.wire.text import compact
-from trio_dagnats.wire.workflow import WorkflowDef
 
 BUCKET = "singleton_locks"
 

@@ -13,11 +13,11 @@ from trio_dagnats.local.engine.core.transitions import Start
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.ids import Id, IdOrEmpty
 from trio_dagnats.wire.names import BUCKET_DEFS, history_subject
 from trio_dagnats.wire.text import compact, rfc3339
-from trio_dagnats.wire.workflow import WorkflowDef
 
 MOST_DEEP = 3
 """A run, its children and their children; no more (contract 9.2)."""

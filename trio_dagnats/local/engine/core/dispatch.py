@@ -9,7 +9,7 @@ from trio_dagnats.local.engine.core.draft import Draft
 from trio_dagnats.local.engine.core.inputs import input_of
 from trio_dagnats.local.engine.core.paths import find, printed
 from trio_dagnats.local.engine.core.state import Action, Kind, Timer
-from trio_dagnats.wire.steps import StepDef
+from trio_dagnats.wire.definitions.steps import StepDef
 
 
 def dispatch(draft: Draft, step: StepDef, msg_id: str, *, number: int = 0) -> None:

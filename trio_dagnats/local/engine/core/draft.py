@@ -15,11 +15,11 @@ from trio_dagnats.local.engine.core.state import (
     RunState,
     Timer,
 )
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
-from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import rfc3339
-from trio_dagnats.wire.workflow import WorkflowDef
 
 MS = 1_000_000
 GOING = frozenset({StepStatus.QUEUED, StepStatus.RUNNING})

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 
 from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.wire.definitions.steps import SkipIf, StepDef
 from trio_dagnats.wire.run import StepState, WorkflowRun
-from trio_dagnats.wire.steps import SkipIf, StepDef
 from trio_dagnats.wire.text import compact
 
 _ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {

@@ -20,9 +20,9 @@ from trio_dagnats.local.engine.core.state import (
     instance_id,
 )
 from trio_dagnats.wire import events
+from trio_dagnats.wire.definitions.steps import StepDef
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.names import history_subject, task_subject
-from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, rfc3339
 
 _RETRIES = frozenset({Action.RETRY_BACKOFF, Action.RETRY_AFTER})

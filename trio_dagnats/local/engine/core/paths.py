@@ -7,7 +7,7 @@ import re
 from pydantic_core import from_json
 
 from trio_dagnats.local.engine.core.state import RunState
-from trio_dagnats.wire.configs import Match, PriorityConfig
+from trio_dagnats.wire.definitions.configs import Match, PriorityConfig
 
 _LEGAL = re.compile(r"[-_a-zA-Z0-9]{1,100}")
 

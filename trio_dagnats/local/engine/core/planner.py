@@ -5,10 +5,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from trio_dagnats.errors import UsageError
 from trio_dagnats.local.engine.core.draft import Draft
 from trio_dagnats.local.engine.core.state import Kind
-from trio_dagnats.wire.configs import PlannerConfig
+from trio_dagnats.wire.definitions.configs import PlannerConfig
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef, validation_text
 from trio_dagnats.wire.run import StepState
-from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 MOST_ADDED = 500
 """Steps that all planners of a run may add together."""

@@ -8,9 +8,9 @@ from trio_dagnats.local.engine.core.draft import GOING, Draft
 from trio_dagnats.local.engine.core.inputs import read_items, resolve_input, skips
 from trio_dagnats.local.engine.core.paths import walk, wanted
 from trio_dagnats.local.engine.core.state import Action, Kind, instance_id
-from trio_dagnats.wire.configs import MAX_SLEEP_NS
+from trio_dagnats.wire.definitions.configs import MAX_SLEEP_NS
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
 from trio_dagnats.wire.run import MapInstance, RunStatus, StepStatus
-from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact, parse_rfc3339, rfc3339
 
 COUNTED = frozenset({StepType.NORMAL, StepType.AGENT_LOOP})

@@ -15,8 +15,8 @@ from trio_dagnats.local.engine.core.dispatch import dispatch
 from trio_dagnats.local.engine.core.draft import Draft
 from trio_dagnats.local.engine.core.ready import advance
 from trio_dagnats.local.engine.core.state import Action, Kind
+from trio_dagnats.wire.definitions.steps import WITH_TASK, StepDef
 from trio_dagnats.wire.run import RunStatus, StepStatus
-from trio_dagnats.wire.steps import WITH_TASK, StepDef
 
 HELD = (
     Action.TASK_SLOT,

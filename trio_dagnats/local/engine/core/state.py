@@ -11,12 +11,12 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.configs import Match
+from trio_dagnats.wire.definitions.configs import Match
+from trio_dagnats.wire.definitions.steps import StepDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef, validation_text
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, whole
-from trio_dagnats.wire.workflow import WorkflowDef, validation_text
 
 BOOK = "local_engine"
 MAP_MARK = ".map."

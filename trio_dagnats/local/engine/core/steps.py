@@ -18,6 +18,7 @@ from trio_dagnats.local.engine.core.state import (
     Timer,
     split_instance,
 )
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
 from trio_dagnats.wire.events import (
     MAX_RETRY_AFTER_MS,
     MIN_RETRY_AFTER_MS,
@@ -27,7 +28,6 @@ from trio_dagnats.wire.events import (
     timeout_payload,
 )
 from trio_dagnats.wire.run import ZERO_TIME, StepState, StepStatus
-from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import NS, UNKNOWN_ERROR, compact, parse_rfc3339, rfc3339, whole
 
 MS = 1_000_000

@@ -2,8 +2,8 @@
 
 from trio_dagnats.errors import UsageError
 from trio_dagnats.local.engine.core.schema import unknown_types
-from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 UNSUPPORTED_TYPES = frozenset({StepType.RESPOND})
 UNSUPPORTED_KEYS = ("sticky",)

@@ -17,10 +17,10 @@ from trio_dagnats.local.engine.core.state import (
     Timer,
     split_instance,
 )
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.text import rfc3339
-from trio_dagnats.wire.workflow import WorkflowDef
 
 Nonce = Callable[[], str]
 

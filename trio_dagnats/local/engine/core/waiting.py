@@ -5,8 +5,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from trio_dagnats.local.engine.core.draft import Draft
 from trio_dagnats.local.engine.core.recovery import carry_on
 from trio_dagnats.local.engine.core.state import Kind
+from trio_dagnats.wire.definitions.steps import StepType
 from trio_dagnats.wire.events import EventType, HistoryEvent
-from trio_dagnats.wire.steps import StepType
 from trio_dagnats.wire.text import compact
 
 
