@@ -24,8 +24,10 @@ Why not a condition on every send? All steps of a run share a subject, so each e
 would be a conflict, and cost a read. The ordinary first send needs none: while its lease stands
 nobody else may speak, and it dies with its connection before the lease ends.
 
-The loop of conditional sends is bounded by the lease: it ends when nothing has come in between, or
-when the server has forgotten an id that was not ours (5 s for the history).
+The loop of conditional sends is bounded by the lease. It gets on because our own ``step.started``
+is in the history after the task: what is known then is the newest record that was read. A claim
+that knows of nothing sends with 0, which fits only a run that has no history at all. An id that is
+another's is refused until the server has forgotten it (5 s for the history).
 """
 
 from collections import defaultdict
