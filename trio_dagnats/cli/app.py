@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from trio_dagnats.cli import exits, new, register, runs, serve, workers
+from trio_dagnats.cli import exits, new, serve
 from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import child
+from trio_dagnats.cli.requests import register, runs, workers
 from trio_dagnats.errors import unwrap_group
 
 NAME = "trio-dagnats"

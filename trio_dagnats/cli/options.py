@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from trio_dagnats.cli.exits import CliError
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output.screen import Screen
 from trio_dagnats.transport.options import check_url
 
 F = TypeVar("F", bound=Callable[..., object])

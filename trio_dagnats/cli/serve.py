@@ -20,7 +20,7 @@ from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.count import Processes
 from trio_dagnats.cli.processes.slot import COMMAND_LINE, Plan
 from trio_dagnats.cli.processes.supervisor import Supervisor
-from trio_dagnats.cli.register import register_all
+from trio_dagnats.cli.requests.register import register_all
 from trio_dagnats.cli.target import DEFAULT, Found, load, locate
 
 LOG_FORMAT = "%(asctime)s {who}%(levelname)s %(name)s: %(message)s"

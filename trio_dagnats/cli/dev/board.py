@@ -7,7 +7,7 @@ from typing import final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from trio_dagnats.cli import render
+from trio_dagnats.cli.output import render
 from trio_dagnats.client import RunTimeline
 from trio_dagnats.wire.events import HistoryEvent
 

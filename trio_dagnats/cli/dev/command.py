@@ -22,8 +22,8 @@ from trio_dagnats.cli.options import (
     nats_option,
     url_of_environment,
 )
+from trio_dagnats.cli.requests.unserved import Lookout
 from trio_dagnats.cli.target import DEFAULT, Target, locate
-from trio_dagnats.cli.unserved import Lookout
 from trio_dagnats.client import Client, WorkflowDef
 from trio_dagnats.errors import UsageError, without_groups
 from trio_dagnats.local import LocalEngine, Server

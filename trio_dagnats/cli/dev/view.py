@@ -10,9 +10,9 @@ import trio
 from rich.console import RenderableType
 from rich.live import Live
 
-from trio_dagnats.cli import documents, render, texts
 from trio_dagnats.cli.dev.board import Board
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output import documents, render, texts
+from trio_dagnats.cli.output.screen import Screen
 from trio_dagnats.client import Client
 from trio_dagnats.client.timeline import timeline
 from trio_dagnats.errors import BrokerError

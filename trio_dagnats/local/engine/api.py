@@ -9,11 +9,11 @@ import trio
 from pydantic_core import from_json
 
 from trio_dagnats.errors import BrokerError, Conflict, TooLarge, UsageError, WireError
-from trio_dagnats.local.engine.core.paths import printed, walk
-from trio_dagnats.local.engine.core.schema import mismatch
 from trio_dagnats.local.engine.core.supported import (
     check_supported,
 )
+from trio_dagnats.local.engine.core.values.paths import printed, walk
+from trio_dagnats.local.engine.core.values.schema import mismatch
 from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon

@@ -5,12 +5,12 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from trio_dagnats.local.engine.core.paths import matches, wanted
 from trio_dagnats.local.engine.core.state import (
     CANCEL,
     Effect,
     RunState,
 )
+from trio_dagnats.local.engine.core.values.paths import matches, wanted
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.patience import soon

@@ -11,7 +11,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.local.engine.core.paths import key_part, printed, walk
+from trio_dagnats.local.engine.core.values.paths import key_part, printed, walk
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.ids import IdOrEmpty

@@ -3,12 +3,12 @@
 from typing import final
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.local.engine.core.paths import key_part
 from trio_dagnats.local.engine.core.ratelimit import Bucket
 from trio_dagnats.local.engine.core.state import (
     Effect,
     RunState,
 )
+from trio_dagnats.local.engine.core.values.paths import key_part
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker

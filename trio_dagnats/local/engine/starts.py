@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from trio_dagnats.errors import Conflict, UsageError
-from trio_dagnats.local.engine.core.schema import mismatch
 from trio_dagnats.local.engine.core.supported import check_supported
 from trio_dagnats.local.engine.core.transitions import Start
+from trio_dagnats.local.engine.core.values.schema import mismatch
 from trio_dagnats.local.engine.runs import Runs
 from trio_dagnats.transport.patience import soon
 from trio_dagnats.transport.port import Broker

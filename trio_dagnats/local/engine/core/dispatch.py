@@ -6,9 +6,9 @@ second. Here every dispatch counts against the rate, retries and iterations, too
 """
 
 from trio_dagnats.local.engine.core.draft import Draft
-from trio_dagnats.local.engine.core.inputs import input_of
-from trio_dagnats.local.engine.core.paths import find, printed
 from trio_dagnats.local.engine.core.state import Action, Kind, Timer
+from trio_dagnats.local.engine.core.values.inputs import input_of
+from trio_dagnats.local.engine.core.values.paths import find, printed
 from trio_dagnats.wire.steps import StepDef
 
 

@@ -4,7 +4,6 @@ import base64
 from collections.abc import Callable
 from typing import final
 
-from trio_dagnats.local.engine.core.paths import wanted
 from trio_dagnats.local.engine.core.state import (
     CANCEL,
     ENDED,
@@ -15,6 +14,7 @@ from trio_dagnats.local.engine.core.state import (
     RunState,
     Timer,
 )
+from trio_dagnats.local.engine.core.values.paths import wanted
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.steps import StepDef, StepType

@@ -10,7 +10,6 @@ from typing import final
 
 from pydantic_core import from_json
 
-from trio_dagnats.local.engine.core.inputs import input_of, read_items, resolve_input
 from trio_dagnats.local.engine.core.state import (
     ENDED,
     Action,
@@ -19,6 +18,7 @@ from trio_dagnats.local.engine.core.state import (
     RunState,
     instance_id,
 )
+from trio_dagnats.local.engine.core.values.inputs import input_of, read_items, resolve_input
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.names import history_subject, task_subject

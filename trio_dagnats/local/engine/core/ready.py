@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from trio_dagnats.errors import WireError
 from trio_dagnats.local.engine.core.dispatch import dispatch, dispatch_as
 from trio_dagnats.local.engine.core.draft import GOING, Draft
-from trio_dagnats.local.engine.core.inputs import read_items, resolve_input, skips
-from trio_dagnats.local.engine.core.paths import walk, wanted
 from trio_dagnats.local.engine.core.state import Action, Kind, instance_id
+from trio_dagnats.local.engine.core.values.inputs import read_items, resolve_input, skips
+from trio_dagnats.local.engine.core.values.paths import walk, wanted
 from trio_dagnats.wire.configs import MAX_SLEEP_NS
 from trio_dagnats.wire.run import MapInstance, RunStatus, StepStatus
 from trio_dagnats.wire.steps import StepDef, StepType

@@ -1,7 +1,7 @@
 """What the local engine does not do, in one table; it is refused when it is registered."""
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.local.engine.core.schema import unknown_types
+from trio_dagnats.local.engine.core.values.schema import unknown_types
 from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.workflow import WorkflowDef
 

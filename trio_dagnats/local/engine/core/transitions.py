@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict
 from trio_dagnats.local.engine.core import ready, steps, waiting
 from trio_dagnats.local.engine.core.dispatch import dispatch, go_on
 from trio_dagnats.local.engine.core.draft import TASKS, Draft
-from trio_dagnats.local.engine.core.paths import offset_of
 from trio_dagnats.local.engine.core.state import (
     Action,
     Book,
@@ -17,6 +16,7 @@ from trio_dagnats.local.engine.core.state import (
     Timer,
     split_instance,
 )
+from trio_dagnats.local.engine.core.values.paths import offset_of
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.text import rfc3339

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from trio_dagnats.cli import texts
+from trio_dagnats.cli.output import texts
 from trio_dagnats.client import (
     AttemptEnd,
     AttemptTimeline,

@@ -8,8 +8,8 @@ from typing import final
 
 from rich.text import Text
 
-from trio_dagnats.cli import render, texts
-from trio_dagnats.cli.documents import Document
+from trio_dagnats.cli.output import render, texts
+from trio_dagnats.cli.output.documents import Document
 from trio_dagnats.wire.difference import ABSENT, Difference
 from trio_dagnats.wire.text import NS
 

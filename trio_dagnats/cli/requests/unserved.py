@@ -4,7 +4,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output.screen import Screen
 from trio_dagnats.client import Client, Unserved, WorkflowDef
 from trio_dagnats.errors import BrokerError
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 
 from trio_dagnats import Client, Worker
-from trio_dagnats.cli import changes
-from trio_dagnats.cli.changes import State
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.interrupt import run
 from trio_dagnats.cli.options import Setup, TargetType, talks
-from trio_dagnats.cli.runs import CONNECT_TIMEOUT
+from trio_dagnats.cli.output import changes
+from trio_dagnats.cli.output.changes import State
+from trio_dagnats.cli.requests.runs import CONNECT_TIMEOUT
 from trio_dagnats.cli.target import DEFAULT, collect, locate
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.client.stored import changes as changes_of

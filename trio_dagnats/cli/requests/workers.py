@@ -3,10 +3,10 @@
 import click
 
 from trio_dagnats import Client
-from trio_dagnats.cli import render
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.options import Setup, talks
-from trio_dagnats.cli.runs import ask
+from trio_dagnats.cli.output import render
+from trio_dagnats.cli.requests.runs import ask
 
 
 @click.command()

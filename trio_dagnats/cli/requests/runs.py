@@ -7,11 +7,11 @@ import click
 import trio
 
 from trio_dagnats import Client, Run
-from trio_dagnats.cli import documents, render
 from trio_dagnats.cli.exits import CliError, Exit
 from trio_dagnats.cli.interrupt import Interrupted, run
 from trio_dagnats.cli.options import Setup, read_json, run_argument, talks
-from trio_dagnats.cli.unserved import Lookout
+from trio_dagnats.cli.output import documents, render
+from trio_dagnats.cli.requests.unserved import Lookout
 from trio_dagnats.client import RunStatus, WorkflowRun
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport import ConnectOptions
