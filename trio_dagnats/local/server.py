@@ -121,7 +121,10 @@ class Server:
             await trio.to_thread.run_sync(self.__exit__, kind, error, trace)
 
     def __enter__(self) -> Self:
-        """Start the server; returns when it takes connections."""
+        """Start the server; returns when it takes connections.
+
+        Blocks until then, 15 seconds at most; in trio use ``async with``.
+        """
         if self._process is not None:
             raise UsageError("the server is running; make another one")
         self._check_given_store()
@@ -280,7 +283,10 @@ class Server:
 
 
 def _read_ports(path: Path) -> list[str]:
-    """Read the server's ports file; empty while it is still being written."""
+    """Read the server's ports file; empty while it is still being written.
+
+    It is looked at again and again, so half a file is no mistake.
+    """
     try:
         found: list[str] = json.loads(path.read_text()).get("nats", [])
     except (ValueError, OSError):

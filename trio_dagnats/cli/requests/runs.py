@@ -17,6 +17,12 @@ cancel    the run's end, 10 s at most                  the same; 5 it has not en
 
 With ``--json`` data is one document, and one object a line where it comes bit by bit (``tail``).
 Everything else that is said goes to stderr (``output.screen``).
+
+A run is named by its id, by the beginning of one, or as ``last``. A terminal shows eight
+characters of an id (``texts.short``), and they are enough for every command here.
+
+All waits have a bound but two: ``start --wait`` without ``--timeout``, and ``tail``. These follow
+the run to its end, however long it takes, and Ctrl-C leaves it alone.
 """
 
 import time

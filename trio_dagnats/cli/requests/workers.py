@@ -7,6 +7,8 @@ now, and who does not answer. Both are read-only.
 What ``ps`` shows of a worker that cannot answer: one that was killed within the last minute,
 whose event loop is blocked, or whose account may not be asked, all look alike. A worker in Go
 has no trees of tasks; it is listed by ``workers``, and not waited for by ``ps``.
+
+An empty list is no error: a server without workers is what ``ps`` was asked about.
 """
 
 import click

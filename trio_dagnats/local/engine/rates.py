@@ -47,6 +47,8 @@ class Rates:
         Called by the sender once for each task under a limit. The memory goes first and the
         server second: a crash in between forgets the turn, and whoever was to get it asks again.
 
+        What it takes is one token, or the ``units`` of a keyed limit.
+
         Raises:
             BrokerError: not stored in time; asking again costs a turn.
         """

@@ -145,7 +145,9 @@ class Draft:
         if not self._touched:
             return self._before
         found = self.peek()
-        # Tasks last: what they answer must find the announcements of their steps in the history.
+        # Tasks last, as they should reach the server: what they answer ought to find the
+        # announcements of their steps in the history. The sender stores messages side by side, so
+        # today this order is a wish.
         outbox = tuple(sorted(self.effects, key=lambda effect: effect.kind in TASKS))
         update = {"applied": applied, "causes": (cause,), "outbox": outbox}
         return RunState.model_construct(run=found.run, book=found.book.model_copy(update=update))

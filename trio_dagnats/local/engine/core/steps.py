@@ -5,15 +5,15 @@ step that is still going, and a failure only for the attempt that was dispatched
 
 A step that a worker does, as its events move it::
 
-    pending ──ready──► queued ──step.started──► running ──step.completed──► completed
-                         ▲                         │
-                         │  next iteration         ├──step.continue──► queued (a loop)
-                         │                         │
-                         └──step.started───────────┴──step.failed, or the step's timeout
-                            of the next attempt          │
-                                                         ├─ the policy allows a retry: it stays
-                                                         │  running, and a timer waits
-                                                         └─ for good: failed, then ``recovery``
+    status            event                   status afterwards
+    ----------------  ----------------------  ---------------------------------------------------
+    queued            step.started            running; its timeout begins
+    queued, running   step.completed          completed; what depends on it can go
+    queued, running   step.continue           queued once more, a loop's next iteration; or failed,
+                                              if that is beyond its bounds
+    queued, running   step.failed, or the     running while the timer of its retry waits, if the
+                      step's timeout          policy allows one; else failed, see ``recovery``
+    any other         any                     as it was: the event is late, or nobody's
 
 ``step.completed`` and ``step.failed`` are taken in ``queued``, too: ``step.started`` may come late
 or be lost, and an outcome proves that the step has begun.

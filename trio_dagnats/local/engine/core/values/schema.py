@@ -36,7 +36,7 @@ def mismatch(schema: Mapping[str, object] | None, value: object, place: str = ""
 def unknown_types(schema: Mapping[str, object] | None, place: str = "") -> Iterator[str]:
     """Yield the types that no value has, such as ``integer``, and where they stand.
 
-    For ``supported``: such a schema would refuse every input.
+    For ``supported``: such a schema would refuse every value there.
     """
     wanted = (schema or {}).get("type")
     if wanted and wanted not in TYPES:
