@@ -10,13 +10,14 @@ import trio
 from rich.console import Console, RenderableType
 
 from trio_dagnats import errors
-from trio_dagnats.cli import app, child_link, documents, exits, new, options, render, texts
+from trio_dagnats.cli import app, child_link, exits, new, options
 from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output import documents, render, texts
+from trio_dagnats.cli.output.screen import Screen
+from trio_dagnats.cli.requests.unserved import warning
 from trio_dagnats.cli.target import load, locate
-from trio_dagnats.cli.unserved import warning
 from trio_dagnats.client import (
     AttemptTree,
     Place,

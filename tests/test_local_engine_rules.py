@@ -12,10 +12,10 @@ from trio_dagnats import Client, Run, TaskContext, Worker, Workflow
 from trio_dagnats.client import Priority, Rate, RunStatus, StepStatus
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.local import LocalEngine
-from trio_dagnats.local.engine.core.paths import find, matches, offset_of, printed
 from trio_dagnats.local.engine.core.ratelimit import TokenBucket
-from trio_dagnats.local.engine.core.schema import mismatch, unknown_types
 from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.local.engine.core.values.paths import find, matches, offset_of, printed
+from trio_dagnats.local.engine.core.values.schema import mismatch, unknown_types
 from trio_dagnats.local.engine.rates import bucket_key
 from trio_dagnats.testing import Harness
 

@@ -1,4 +1,10 @@
-"""Runs that begin later, stored as the DagNats command line stores them (contract 9.4)."""
+"""Runs that begin later, stored as the DagNats command line stores them (contract 9.4).
+
+Two writes: a record in ``scheduled_runs``, which says whether the run is still wanted, and a
+message that wakes the engine. The record comes first, because a message without one begins
+nothing. If the second write fails, the caller gets the error, and the record that is left does
+no harm.
+"""
 
 import secrets
 from datetime import datetime
@@ -18,6 +24,9 @@ from trio_dagnats.wire.text import compact, parse_rfc3339, rfc3339
 
 async def schedule(broker: Broker, workflow_name: str, given: object, at: datetime) -> str:
     """Store a run that begins at a time; return its id.
+
+    It is refused where nothing reads such messages: the durable that does is looked for, not the
+    name of the engine, so one that learns it later is accepted.
 
     Raises:
         UsageError, EngineError, NotStored: as :meth:`Client.schedule` says.
@@ -55,6 +64,10 @@ async def is_scheduled(broker: Broker, run_id: str) -> bool:
 async def unschedule(broker: Broker, run_id: str) -> bool:
     """Keep a run from beginning; say whether it was still to begin.
 
+    The record stays, as cancelled; the engine finds that when the message wakes it. The
+    condition on the revision tells a run that has begun meanwhile: its record has been deleted,
+    or is another.
+
     Raises:
         NotStored: the server did not answer in time.
     """
@@ -73,6 +86,7 @@ async def unschedule(broker: Broker, run_id: str) -> bool:
 
 
 async def _find(broker: Broker, run_id: str) -> Entry | None:
+    """Return the record of a scheduled run, None if there is none."""
     try:
         return await broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=deadline_in())
     except Missing:
@@ -80,6 +94,7 @@ async def _find(broker: Broker, run_id: str) -> Entry | None:
 
 
 def _run_at(at: datetime, now_ns: int) -> str:
+    """Write the time to begin at; one that cannot be meant is refused."""
     if at.tzinfo is None:
         raise UsageError(f"at must say its time zone, as datetime.now(UTC) does; not {at!r}")
     text = at.isoformat()

@@ -1,4 +1,11 @@
-"""What stands in an engine's buckets: runs, definitions, and what workers have left there."""
+"""What stands in an engine's buckets: runs, definitions, and what workers have left there.
+
+Everything here reads, and asks no engine. Buckets are read as a whole where a list is wanted, so
+these calls grow with what is stored; they are for people and tools, not for a hot path.
+
+Anybody may write into these buckets. One entry that cannot be read is left out with a line in the
+log and never hides the others (:func:`readable`).
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -55,7 +62,10 @@ def readable(entries: Iterable[Entry], read: Callable[[bytes], T]) -> list[T]:
 
 
 async def stored_ids(broker: Broker, start: str) -> list[str]:
-    """Return the ids of the stored runs that begin so; see ``Client.find``."""
+    """Return the ids of the stored runs that begin so; see ``Client.find``.
+
+    Only keys matter here, but the server gives the values with them.
+    """
     prefix = run_key("")
     entries = await broker.kv_entries(BUCKET_RUNS, prefix, deadline=deadline_in())
     ids = [entry.key.removeprefix(prefix) for entry in entries]
@@ -64,6 +74,8 @@ async def stored_ids(broker: Broker, start: str) -> list[str]:
 
 async def find_workflow(broker: Broker, name: str) -> WorkflowDef:
     """Return a registered workflow.
+
+    Called before a key or a time is used, so that a slip in the name is told here.
 
     Raises:
         EngineError: there is none of that name.
@@ -89,7 +101,10 @@ async def changes(broker: Broker, definition: WorkflowDef) -> list[Difference] |
 
 
 async def filters_of_workers(broker: Broker) -> set[str]:
-    """Return which subjects the workers' durables have, those of dead workers included."""
+    """Return which subjects the workers' durables have, those of dead workers included.
+
+    They show groups, which the directory does not; none is there before a worker ever was.
+    """
     try:
         durables = await broker.consumers(TASK_QUEUES, deadline=deadline_in())
     except Missing:
@@ -115,6 +130,7 @@ def unserved(
 
 
 def _reaches(task: str, group: str, filters: set[str]) -> bool:
+    """Say whether a worker of a task type would get it in this group, as far as can be seen."""
     whole = filter_subject(task)
     if whole in filters or filter_subject(task, group) in filters:
         return True

@@ -35,6 +35,10 @@ Tell = Callable[[bytes], None]
 class WorkerProcess:
     """A worker in a process of its own.
 
+    Called by ``Reloader``: :meth:`run` in a task that holds the process, the other methods
+    beside it and in this order: ``load``, ``serve``, ``drain``. ``ended`` is set when the
+    process is gone and its streams are closed, whatever ended it.
+
     Args:
         target: ``FILE_OR_MODULE`` as it was given.
         url: the server that it shall serve.
@@ -105,10 +109,15 @@ class WorkerProcess:
         await self._order("drain")
 
     def _command(self, fd: int) -> list[str]:
+        """Return the guard's command line, whose child is ours: it outlives us for a moment."""
         child = [sys.executable, "-m", "trio_dagnats.cli.dev.child", str(fd), *self._arguments]
         return [sys.executable, "-I", "-S", str(guard.__file__), *child]
 
     async def _next(self, when: str) -> dict[str, object]:
+        """Wait for the child's next word; a refusal, or none at all, is an error.
+
+        ``when`` says, for the error, what was waited for.
+        """
         try:
             line = await self._lines.receive()
         except trio.EndOfChannel:
@@ -124,6 +133,7 @@ class WorkerProcess:
             await self._stream.send_all(child_link.write("do", what))
 
     async def _listen(self, stream: trio.SocketStream) -> None:
+        """Take the child's words; closing the channel tells whoever waits that it has ended."""
         async with self._heard:
             await child_link.listen(stream, self._heard.send)
 

@@ -1,16 +1,29 @@
-"""Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7)."""
+"""Who waits for which event: ``event_waiters``, and what comes in on ``event.>`` (contract 7).
+
+An event and a wait for it race. Both orders end well::
+
+    the wait is first    the waiter is known when the event comes in (``take``)
+    the event is first   it came while the wait began: the stream is read from then on (``add``)
+
+The two may find the same event. What the run is told then has one id, so the server drops the
+second one; and a step takes only the first event that matches, for it is over afterwards.
+
+The bucket is the truth, the dictionary in memory its copy: written by ``add`` and ``remove`` only,
+which the sender calls, and read at the start. Values are resolved when a wait begins, so matching
+an event needs no run to be loaded.
+"""
 
 from typing import final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from trio_dagnats.local.engine.core.paths import matches, wanted
 from trio_dagnats.local.engine.core.state import (
     CANCEL,
     Effect,
     RunState,
 )
+from trio_dagnats.local.engine.core.values.paths import matches, wanted
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.events import store_event
 from trio_dagnats.transport.patience import deadline_in
@@ -42,7 +55,11 @@ class Resolved(BaseModel):
 
 @final
 class Waiter(BaseModel):
-    """A step that waits for an event."""
+    """A step that waits for an event.
+
+    ``event_type`` is an exact one: the engine listens to all events, and looks waiters up by it.
+    ``step_id`` is a step, or ``__cancel_<n>`` for an event that cancels the run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,6 +81,9 @@ class Correlator:
 
     A step gets the events that were stored after its wait began. The DagNats engine loses one that
     comes before the waiter is known to it; here the stream is read once when a wait begins.
+
+    Called by the sender (``add``, ``remove``) for runs side by side, and by one lane per subject
+    (``take``). There is no lock: each of them is right whatever the others are just doing.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -115,6 +135,9 @@ class Correlator:
     async def take(self, subject: str, body: bytes, time_ns: int) -> None:
         """Tell the runs that wait for an event.
 
+        ``time_ns`` is when the server stored the event; one from before the wait began is not
+        for it. The waiter stays until the run, when it is told, takes it back.
+
         Raises:
             BrokerError: not stored in time; telling again is safe.
         """
@@ -127,6 +150,7 @@ class Correlator:
         self._waiters.setdefault(waiter.event_type, {})[waiter.key] = (waiter, since_ns)
 
     async def _match(self, waiter: Waiter, body: bytes) -> None:
+        """Store what the run is told if the event matches; what is no JSON matches nothing."""
         if not is_json(body):  # the DagNats engine's process ends over an empty one (contract H8)
             return
         event: object = from_json(body)

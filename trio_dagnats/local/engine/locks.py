@@ -11,7 +11,7 @@ import trio
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.local.engine.core.paths import key_part, printed, walk
+from trio_dagnats.local.engine.core.values.paths import key_part, printed, walk
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.definitions.workflow import WorkflowDef
@@ -21,6 +21,7 @@ from trio_dagnats.wire.run import WorkflowRun
 from trio_dagnats.wire.text import compact
 
 BUCKET = "singleton_locks"
+"""Keys as :func:`lock_key` has them; the value names the run, and whom it replaces."""
 
 
 @final
@@ -43,7 +44,14 @@ class Lock(BaseModel):
 
 @final
 class Locks:
-    """Gives locks to runs. One engine serves a server, so nobody else changes them."""
+    """Gives locks to runs. One engine serves a server, so nobody else changes them.
+
+    ``_order`` makes read and write of a claim one thing: two runs of a workflow have lanes of
+    their own and claim side by side.
+
+    ``replaces`` is stored because a claim may be made twice around a crash: the second time the
+    lock is the run's own already, and it must still learn whom it has to cancel.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -55,6 +63,9 @@ class Locks:
         """Take a lock; return the run that is in the way, empty if there is none.
 
         In the mode ``skip`` that run keeps the lock, in the mode ``cancel`` it has lost it.
+
+        Called by the conductor before a run's first transition. A lock whose holder has ended,
+        or never came to be, is taken over: nobody has to have freed it.
 
         Raises:
             BrokerError: the server did not answer in time; claiming again is safe.
@@ -75,6 +86,9 @@ class Locks:
     async def free(self, key: str, run_id: str) -> None:
         """Let a run's lock go, if it still has it.
 
+        Called by the sender at the run's end. In the mode ``cancel`` another run may have the
+        lock by then; it keeps it.
+
         Raises:
             BrokerError: the server did not answer in time; freeing again is safe.
         """
@@ -85,6 +99,11 @@ class Locks:
             self._coming.discard(run_id)
 
     async def _goes_on(self, run_id: str) -> bool:
+        """Say whether a run holds its lock by right.
+
+        It does if it is stored and not over, or about to be stored: it has claimed in this
+        engine, or its start is in the history, because an engine was killed after the claim.
+        """
         if not run_id:
             return False
         entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())

@@ -1,4 +1,9 @@
-"""Runs in the bucket ``workflow_runs``, and the few that are in memory."""
+"""Runs in the bucket ``workflow_runs``, and the few that are in memory.
+
+Written by the conductor only. Each write names the revision that was read or written last: two
+engines on one server, or anybody who edits a run, are found out by it instead of overwriting
+each other.
+"""
 
 from typing import final
 
@@ -14,7 +19,11 @@ log = Log("trio_dagnats.local")
 
 @final
 class Runs:
-    """Loads and saves runs. A run that goes on stays in memory, one that has ended does not."""
+    """Loads and saves runs. A run that goes on stays in memory, one that has ended does not.
+
+    Bounded by the runs that go on: :meth:`forget` is called when one has ended and its effects
+    are sent, or when a write did not succeed and nobody knows what is stored.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -61,6 +70,8 @@ class Runs:
 
     async def save(self, state: RunState) -> None:
         """Write a run, if nobody else has written it since it was loaded.
+
+        The revision is kept for the next write. ``expect=0`` means that no such key exists.
 
         Raises:
             EngineError: somebody else has: another engine serves this server.

@@ -2,6 +2,10 @@
 
 The DagNats engine stores them and never begins them: none of its binaries reads the messages that
 wake (contract H35).
+
+Two things are stored for such a run: a record in the bucket ``scheduled_runs``, which says
+whether it is still wanted, and a message on ``scheduled.<run>``, which wakes the engine. To
+cancel one is to change the record; the message comes all the same and finds that.
 """
 
 from typing import final
@@ -35,6 +39,9 @@ class Schedule:
 
     async def begin(self, body: bytes) -> None:
         """Begin a run, unless it was cancelled or has begun.
+
+        The start is stored first and the record deleted second. A crash in between begins
+        nothing twice: the start is stored only on a history that is still empty.
 
         Raises:
             BrokerError: the server did not answer in time; beginning again is safe.

@@ -1,4 +1,9 @@
-"""A bucket of tokens that are taken in advance (contract 1.3, ``rate_limits``). Pure."""
+"""A bucket of tokens that are taken in advance (contract 1.3, ``rate_limits``). Pure.
+
+Taking in advance makes the order of asking the order of going, and needs no list of who waits:
+the one who asks while the bucket is empty is told how long it will take, and the tokens count as
+spent.
+"""
 
 from typing import Self, final
 

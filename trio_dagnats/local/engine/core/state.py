@@ -2,6 +2,10 @@
 
 The book stands beside the snapshot under a key of its own, which readers of runs ignore. It makes
 the engine safe to kill: what is applied, and what a transition has to send, are one write.
+
+Who may write: nobody. All models are frozen; the rules change a ``Draft`` and make a new state
+of it, and only ``runs.Runs`` (the shell) puts one into the bucket, with the revision it was
+loaded at.
 """
 
 from collections.abc import Mapping
