@@ -1,16 +1,27 @@
 """Streams and durables that somebody deletes, purges or makes again while handlers run."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 from contract_bench import Sink
 from fleet_bench import Fleet, fleet_on
+from trio.testing import MockClock
 
+from trio_dagnats import TaskContext, Worker
 from trio_dagnats.local import Server
+from trio_dagnats.testing import Harness
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.port import ConsumerSpec
-from trio_dagnats.wire.names import DEAD_LETTERS, TASK_QUEUES, WORKFLOW_HISTORY
+from trio_dagnats.transport.port import ConsumerSpec, Message, Stored
+from trio_dagnats.wire.events import EventType, parse_event
+from trio_dagnats.wire.names import (
+    DEAD_LETTERS,
+    TASK_QUEUES,
+    WORKFLOW_HISTORY,
+    history_subject,
+    task_subject,
+)
 from trio_dagnats.worker.intake.lookout import EVERY
 
 RUNS = [f"r{number}" for number in range(20)]
@@ -174,3 +185,39 @@ async def test_a_lease_that_somebody_shortens_is_restored_upon_the_first_redeliv
 
         assert trio.current_time() - begun < EVERY / 2
     assert fleet.begun == {"r": 1}
+
+
+async def test_a_task_that_cannot_be_read_fails_its_step_with_few_sends(
+    autojump_clock: MockClock, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of its own is in the history, and all that is there is older than the task."""
+    conditions: list[object] = []
+    store, failed = harness.broker.store, trio.Event()
+
+    def counted(*args: Any, **options: Any) -> Awaitable[Stored]:  # noqa: ANN401 - passed on
+        if options.get("expect_last") is not None:
+            conditions.append(options["expect_last"])
+        return store(*args, **options)
+
+    def hear(message: Message | None) -> None:
+        if message is not None and parse_event(message.body).type == EventType.STEP_FAILED:
+            failed.set()
+
+    monkeypatch.setattr(harness.broker, "store", counted)
+    worker = Worker(harness.broker)
+
+    @worker.handle("t", ack_wait=6)
+    async def handler(ctx: TaskContext) -> None:
+        raise AssertionError("it cannot be read")
+
+    deadline = trio.current_time() + 100
+    older = b'{"type":"workflow.started","run_id":"r"}'
+    await harness.broker.store(history_subject("r"), older, deadline=deadline)
+    await trio.sleep(1)
+    body = b'{"run_id":"r","step_id":"s","attempt":"x"}'
+    async with worker, harness.broker.listen(history_subject("r"), hear):
+        await harness.broker.store(task_subject("t", "r"), body, deadline=deadline)
+        with trio.fail_after(6):
+            await failed.wait()
+
+    assert 1 <= len(conditions) <= 3

@@ -1,6 +1,6 @@
-"""The look at a worker's durables: now and then, and at once when something speaks for it.
+"""The look at a worker's consumers: now and then, and at once when something speaks for it.
 
-An operator, a Go worker or a lost store can change a durable, delete it, or make it or its whole
+An operator, a Go worker or a lost store can change a consumer, delete it, or make it or its whole
 stream again. The counts of deliveries then begin anew, and so may the sequences: what looks like
 the first delivery of a new task may be the second one of a task that still runs elsewhere.
 
@@ -16,11 +16,11 @@ import trio
 
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
-from trio_dagnats.transport.port import Broker, ConsumerState, Message
-from trio_dagnats.wire.names import TASK_QUEUES, consumer_deleted, stream_deleted
-from trio_dagnats.worker.intake import durables
+from trio_dagnats.transport.patience import deadline_in
+from trio_dagnats.transport.port import Broker, Message
+from trio_dagnats.wire.names import consumer_deleted, stream_deleted
 from trio_dagnats.worker.intake.consume import Consumer
+from trio_dagnats.worker.intake.source import Found, Source, find
 
 log = Log("trio_dagnats.worker")
 
@@ -29,25 +29,30 @@ EVERY = 30.0
 PAUSE_AFTER_ERROR = 2.0
 APART = 1.0
 """Seconds between two looks, at least: what speaks for one speaks many times."""
-ADVISORIES = (consumer_deleted(TASK_QUEUES, "*"), stream_deleted(TASK_QUEUES))
 
 
 @final
 class Lookout:
-    """Keeps the durables in shape, and notices that one of them, or their stream, was made again.
+    """Keeps the consumers in shape, and notices that one of them, or its stream, was made again.
+
+    A helper of ``service``: it goes on through a whole drain, for attempts still have to be sure.
 
     Args:
         broker: the connected server.
-        outlived: told at each look when the tasks' stream was made (wall clock, nanoseconds), which
+        sources: what is kept in shape on the server.
+        outlived: told at each look of each stream when it was made (wall clock, nanoseconds), which
             may be another one than before; must not wait.
 
     Attributes:
-        consumers: those whose durables are looked at.
+        consumers: those that pull from the sources; empty until they have been made.
     """
 
-    def __init__(self, broker: Broker, outlived: Callable[[int], None]) -> None:
+    def __init__(
+        self, broker: Broker, sources: Sequence[Source], outlived: Callable[[str, int], None]
+    ) -> None:
         self.consumers: list[Consumer] = []
         self._broker = broker
+        self._streams = tuple(dict.fromkeys(source.stream for source in sources))
         self._outlived = outlived
         self._wanted = False
         self._asked = trio.lowlevel.ParkingLot()
@@ -61,8 +66,9 @@ class Lookout:
     async def run(self) -> None:
         """Look, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for advisory in ADVISORIES:
-                nursery.start_soon(self._listen, advisory)
+            for stream in self._streams:
+                nursery.start_soon(self._listen, consumer_deleted(stream, "*"))
+                nursery.start_soon(self._listen, stream_deleted(stream))
             while True:
                 with trio.move_on_after(EVERY):
                     while not self._wanted:
@@ -87,22 +93,29 @@ class Lookout:
             await trio.sleep(EVERY)
 
     def _heard(self, _message: Message | None) -> None:
+        """Doubt all: a consumer was deleted, or the connection was lost and may have hidden it."""
         for consumer in self.consumers:
             consumer.doubt()
 
     async def _look(self) -> None:
-        stream_made_ns = await self._broker.stream_made_ns(TASK_QUEUES, deadline=soon())
-        found = await durables.all_found(self._broker)
+        """Ask once what streams and consumers there are, and restore those that were changed."""
+        made_ns = {
+            stream: await self._broker.stream_made_ns(stream, deadline=deadline_in())
+            for stream in self._streams
+        }
+        found = await find(consumer.source for consumer in self.consumers)
         for consumer in self.consumers:
             await self._restore(consumer, found)
-        self._outlived(stream_made_ns)
+        for stream, since in made_ns.items():
+            self._outlived(stream, since)
 
-    async def _restore(self, consumer: Consumer, found: Sequence[ConsumerState]) -> None:
-        served = consumer.served
+    async def _restore(self, consumer: Consumer, found: Found) -> None:
+        """Restore one consumer; the first time that it was needed is told, with the reason."""
+        source = consumer.source
         try:
-            state, changed = await durables.restore(self._broker, served, found)
+            state, changed = await source.restore(found)
         except BrokerError as error:
-            log.warning("consumer of %s not checked: %s", served.task_type, error)
+            log.warning("consumer of %s not checked: %s", source.served.task_type, error)
             self._wanted = True
             return
         consumer.know(state)
@@ -114,5 +127,5 @@ class Lookout:
                 "the consumer of %s was reset (a Go worker does so when it starts) and is "
                 "restored: with max_ack_pending 1000, a thousand waiting tasks stop the task "
                 "type, and a shorter ack_wait than this worker's ends its leases too early",
-                served.task_type,
+                source.served.task_type,
             )
