@@ -88,7 +88,11 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
-    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds."""
+    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds.
+
+    A pull that asks for more messages than ``max_batch``, or lasts longer than ``max_expires_ns``,
+    is refused; 0 for no limit. The server may set limits of its own, see ``ConsumerState``.
+    """
 
     stream: str
     durable: str
@@ -96,11 +100,17 @@ class ConsumerSpec:
     ack_wait_ns: int
     max_ack_pending: int = 1000
     max_deliver: int = -1
+    max_batch: int = 0
+    max_expires_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerState:
-    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one."""
+    """A consumer as the server reports it. ``durable`` is empty for an ephemeral one.
+
+    Its limits are those in force: the server's own where those are narrower than what was asked
+    for.
+    """
 
     name: str
     durable: str
@@ -110,6 +120,8 @@ class ConsumerState:
     pending: int = 0
     ack_pending: int = 0
     waiting: int = 0
+    max_batch: int = 0
+    max_expires_ns: int = 0
 
 
 class PullEnd(Enum):

@@ -1,6 +1,7 @@
 """One pull loop per consumer: asks for what can run now, starts an attempt per delivery."""
 
 from collections.abc import Callable
+from sys import maxsize
 from typing import final
 
 import trio
@@ -53,8 +54,8 @@ class Consumer:
         start: StartAttempt,
     ) -> None:
         self.served = served
-        self._know(state)
         self.share: Share = slots.share(served.concurrency)
+        self._know(state)
         self.share.backlog = state.pending
         self._broker = broker
         self._durable = state.durable or state.name
@@ -83,6 +84,8 @@ class Consumer:
     def _know(self, state: ConsumerState) -> None:
         self.ack_wait = state.ack_wait_ns / NS
         self.lease = lease_end(0.0, self.ack_wait)
+        self.share.largest = state.max_batch or maxsize
+        self._longest = state.max_expires_ns / NS or EXPIRES
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused."""
@@ -102,7 +105,8 @@ class Consumer:
                     await self._after_refusal(batch)
                     continue
                 in_turn = self.share.in_turn
-                intake.pull(batch, EXPIRES_OF_TURN if in_turn else EXPIRES, once=in_turn)
+                expires = min(EXPIRES_OF_TURN if in_turn else EXPIRES, self._longest)
+                intake.pull(batch, expires, once=in_turn)
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists."""

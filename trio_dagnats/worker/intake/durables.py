@@ -59,6 +59,15 @@ async def ensure(broker: Broker, served: Served, found: Sequence[ConsumerState])
             f"the server refuses the consumer of task type {served.task_type!r}: {error}; another "
             "consumer's filter overlaps it"
         ) from error
+    if state.max_ack_pending < spec.max_ack_pending:
+        log.warning(
+            "consumer %s: the server allows no more than %d unanswered messages of it "
+            "(max_ack_pending): as many waiting tasks stop the task type; raise the limit of the "
+            "server, the account or the stream to %d",
+            spec.durable,
+            state.max_ack_pending,
+            spec.max_ack_pending,
+        )
     return state
 
 
@@ -97,7 +106,13 @@ async def _shape(
     live = next((c for c in found if c.durable == spec.durable), None)
     if live is not None and _fits(live, spec):
         return live, False
-    return await broker.ensure_consumer(_merged(live, spec), deadline=deadline), True
+    state = await broker.ensure_consumer(_merged(live, spec), deadline=deadline)
+    return state, live is None or _kept(state) != _kept(live)
+
+
+def _kept(state: ConsumerState) -> tuple[int, int]:
+    """Return what is kept in shape; the server may set it lower than it was asked to."""
+    return state.ack_wait_ns, state.max_ack_pending
 
 
 def _fits(live: ConsumerState, spec: ConsumerSpec) -> bool:
@@ -113,6 +128,8 @@ def _merged(live: ConsumerState | None, spec: ConsumerSpec) -> ConsumerSpec:
         filter_subject=spec.filter_subject,
         ack_wait_ns=max(live.ack_wait_ns, spec.ack_wait_ns),
         max_ack_pending=max(live.max_ack_pending, spec.max_ack_pending),
+        max_batch=live.max_batch,
+        max_expires_ns=live.max_expires_ns,
     )
 
 

@@ -18,6 +18,7 @@ No I/O here; the waits are plain trio parking.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import maxsize
 from typing import final
 
 import trio
@@ -45,9 +46,11 @@ class Share:
         in_turn: whether its last pull is for known messages; it must not wait for others.
         standing: whether its one promise is a standing credit, which has no slot.
         behind: a pull that has to wait for the end of the one under way.
+        largest: messages that one pull may ask for at most, as its durable has it.
     """
 
     limit: int
+    largest: int = maxsize
     left_behind: Callable[[], int] = int
     backlog: int = 0
     turn: int = 0
@@ -206,7 +209,7 @@ class Slots:
         return self.free > 0 if share.backlog else self.running < self.capacity
 
     def _grant(self, share: Share) -> int:
-        batch = min(self.free, share.room)
+        batch = min(self.free, share.room, share.largest)
         if len(self.shares) > 1:
             share.in_turn = share.backlog > 0
             batch = self._turn(share, batch) if share.in_turn else self._reserve(share, batch)
