@@ -61,6 +61,11 @@ def quote(text: str) -> str:
     return f'"{text}"' if plain else json.dumps(text)
 
 
+def id_text(text: str) -> str:
+    """Return ids as a header and a line of a log can hold them: odd characters as JSON escapes."""
+    return text if text.isprintable() else quote(text)[1:-1]
+
+
 def is_json(raw: bytes) -> bool:
     """Say whether the bytes are one JSON value."""
     try:
