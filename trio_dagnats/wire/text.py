@@ -106,7 +106,8 @@ def parse_rfc3339(text: str) -> int:
     day, clock, fraction, offset = found.groups()
     try:
         moment = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if offset in 'Zz' else offset}")
-    except ValueError as error:
+        moment = moment.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
         raise WireError(f"not an RFC 3339 time: {text!r}") from error
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     since = moment - epoch
