@@ -5,8 +5,9 @@ outcome exactly once across workers, ``step_store`` keeps checkpoints, notes and
 ``signal_register`` waits for a signal. They take tasks, ids and callbacks.
 
 Public to the other rooms: ``EngineFacts``, ``RunWatch``, ``Watched``, ``Settler``, ``Claim``,
-``Verdict``, ``StepStore``, ``SignalRegister``. May import none of them; only the ground
-(``attempt``'s rules, ``transport``, ``wire``). Called by ``attempts``, ``execution``, ``context``.
+``Verdict``, ``StepStore``, ``check_step``, ``SignalRegister``. May import none of them; only the
+ground (``attempt``'s rules, ``transport``, ``wire``). Called by ``attempts``, ``execution``,
+``context``.
 
 Glossary: the *history* of a run is its stream of events; a *claim* is what a worker knows about the
 history of a dispatch, a *verdict* what became of its outcome there; a *look* reads without a task.

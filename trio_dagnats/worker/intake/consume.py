@@ -13,6 +13,7 @@ that are left), a consumer that is gone is ours: it is made again after a pause.
 """
 
 from collections.abc import Callable
+from sys import maxsize
 from typing import final
 
 import trio
@@ -65,8 +66,8 @@ class Consumer:
         start: StartAttempt,
     ) -> None:
         self.source = source
-        self._know(state)
         self.share = slots.share(quota)
+        self._know(state)
         self.share.backlog = state.pending
         self._slots = slots
         self._start = start
@@ -98,6 +99,8 @@ class Consumer:
     def _know(self, state: ConsumerState) -> None:
         self.ack_wait = state.ack_wait_ns / NS
         self.lease = lease_end(0.0, self.ack_wait)
+        self.share.largest = state.max_batch or maxsize
+        self._longest = state.max_expires_ns / NS or EXPIRES
 
     def returned(self, count: int, why: PullEnd) -> None:
         """Give promises back; the loop pauses if the server refused.
@@ -121,9 +124,8 @@ class Consumer:
                     await self._after_refusal(batch)
                     continue
                 for_backlog = self.share.for_backlog
-                intake.pull(
-                    batch, EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, once=for_backlog
-                )
+                expires = min(EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, self._longest)
+                intake.pull(batch, expires, once=for_backlog)
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists.
