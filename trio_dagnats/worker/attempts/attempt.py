@@ -289,7 +289,7 @@ class Attempt:
         """End the attempt for this reason; the first reason stands.
 
         An outcome that is being stored is left to finish: bounded by the lease, and by
-        ``FAREWELL`` seconds when the worker drains.
+        ``FAREWELL`` seconds from now on.
         """
         if self.over or self.reason is not None:
             return
