@@ -160,5 +160,10 @@ def test_every_place_names_the_same_pythons() -> None:
     assert project["requires-python"] == bounds
     assert f'requires-python = "{bounds}"' in text("trio_dagnats/cli/template/pyproject.toml.tmpl")
     assert f"python={named}".replace("'", '"') in text("noxfile.py")
-    for page in ("README.md", "docs/quick-start.md", "trio_dagnats/transport/nats_py/loader.py"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/quick-start.md",
+        "trio_dagnats/transport/nats_py/loader.py",
+    ):
         assert f"Python {first} to {last}" in text(page)

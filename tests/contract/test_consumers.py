@@ -433,3 +433,26 @@ async def test_what_was_forgotten_is_not_renewed(bench: Bench, sink: Sink) -> No
                 await delivery.renew(deadline=bench.soon)
 
         assert len(sink.deliveries) == 2
+
+
+@pytest.mark.parametrize(("batch", "seconds"), [(3, 1.0), (2, 2.0)])
+async def test_a_pull_beyond_its_consumers_limits_is_refused(
+    bench: Bench, sink: Sink, batch: int, seconds: float
+) -> None:
+    await bench.queue_up(3)
+    spec = ConsumerSpec(
+        stream=bench.queue,
+        durable="c",
+        filter_subject=bench.task(">"),
+        ack_wait_ns=30 * NS,
+        max_batch=2,
+        max_expires_ns=NS,
+    )
+    made = await bench.broker.ensure_consumer(spec, deadline=bench.soon)
+    async with bench.broker.intake(bench.queue, "c", sink) as intake:
+        intake.pull(batch, seconds)
+        assert await sink.wait_for_return() == (batch, PullEnd.REFUSED)
+        assert not sink.deliveries
+
+        intake.pull(made.max_batch, made.max_expires_ns / NS)
+        await sink.wait(2)

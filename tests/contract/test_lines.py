@@ -6,7 +6,7 @@ import pytest
 import trio
 from contract_bench import PATIENCE, Bench, Sink
 
-from trio_dagnats.errors import BrokerError, UsageError
+from trio_dagnats.errors import BrokerError, NotStored, UsageError
 from trio_dagnats.transport.port import ConsumerSpec, Message, OnMessage, StreamSpec
 from trio_dagnats.wire.events import Event
 
@@ -218,6 +218,21 @@ async def test_what_is_refused_costs_nothing(bench: Bench) -> None:
 
     assert sequence == 1
     assert heard == []
+
+
+@pytest.mark.parametrize("text", ["a\ud800", INJECTION, "a" * 5000])
+async def test_nobody_is_told_later_of_what_was_refused(bench: Bench, text: str) -> None:
+    """Its deadline passes, and wakes no task that waits for something else by then."""
+    async with bench.broker.listen("silence", hear):
+        with pytest.raises(UsageError):
+            await bench.broker.request(text, b"", timeout=0.1)
+        with pytest.raises(UsageError):
+            await bench.broker.store(text, b"", deadline=trio.current_time() + 0.1)
+        asked_at = trio.current_time()
+        with pytest.raises(NotStored):
+            await bench.broker.request("silence", b"", timeout=0.5)
+
+    assert trio.current_time() - asked_at >= 0.5
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a\r\nb", "a\n", "ä", "a\ud800"])

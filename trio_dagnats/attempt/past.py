@@ -29,6 +29,7 @@ from trio_dagnats.errors import WireError
 from trio_dagnats.wire.events import EventType, HistoryEvent, parse_event
 from trio_dagnats.wire.names import MSG_ID
 from trio_dagnats.wire.task import Task
+from trio_dagnats.wire.text import id_text
 
 MAX_STARTS = 5
 """Starts that got no further, letting go aside, after which a task counts as killing its workers.
@@ -145,7 +146,7 @@ def _is_outcome(event: HistoryEvent, msg_id: str, task: Task, dispatch: int) -> 
     outcomes name the attempt, or leave it out on a first one (contract 4.2).
     """
     if event.type == EventType.STEP_CONTINUE:
-        ours = f"{task.run_id}.{task.step_id}.continue."
+        ours = id_text(f"{task.run_id}.{task.step_id}.continue.")
         iteration, _, source = msg_id.removeprefix(ours).partition(".")
         return source == str(dispatch) or (
             iteration == str(task.iteration) and len(source) > len(str(dispatch)) + 3

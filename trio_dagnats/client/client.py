@@ -237,7 +237,7 @@ class Client:
             NotStored: the server did not answer in time.
         """
         entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=deadline_in())
-        return readable(entries, WorkflowDef.read)
+        return readable(entries, lambda entry: WorkflowDef.read(entry.value))
 
     async def workers(self) -> list[WorkerRegistration]:
         """List the workers that are alive: seen within 60 seconds by the server's clock.
@@ -251,7 +251,7 @@ class Client:
             return []
         now_ns = self._broker.time_ns()
         live = [entry for entry in entries if is_live(entry.time_ns, now_ns)]
-        return readable(live, WorkerRegistration.from_bytes)
+        return readable(live, lambda entry: WorkerRegistration.from_bytes(entry.value))
 
     async def unserved(self, definition: WorkflowDef) -> list[Unserved]:
         """Return the tasks of a workflow that no worker serves: its runs wait for one.

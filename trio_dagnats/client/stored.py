@@ -44,18 +44,25 @@ async def stored_runs(
     entries = await broker.kv_entries(BUCKET_RUNS, run_key(""), deadline=deadline_in())
     wanted = [
         run
-        for run in readable(entries, WorkflowRun.read)
+        for run in readable(entries, _run_of)
         if workflow_name in {None, run.workflow_id} and status in {None, run.status}
     ]
     return sorted(wanted, key=lambda run: time_of(run.created_at) or 0)
 
 
-def readable(entries: Iterable[Entry], read: Callable[[bytes], T]) -> list[T]:
+def _run_of(entry: Entry) -> WorkflowRun:
+    run = WorkflowRun.read(entry.value)
+    if run_key(run.run_id) != entry.key:  # whoever looks for it by its id would find another
+        raise WireError(f"a run that calls itself {run.run_id!r}")
+    return run
+
+
+def readable(entries: Iterable[Entry], read: Callable[[Entry], T]) -> list[T]:
     """Read entries; one that cannot be read hides none of the others, and is told to the log."""
     found: list[T] = []
     for entry in entries:
         try:
-            found.append(read(entry.value))
+            found.append(read(entry))
         except (UsageError, WireError) as error:
             log.warning("the entry %r is left out: %s", entry.key, error)
     return found

@@ -1,5 +1,16 @@
 """The port onto a server, and what stands behind it: nats-py through trio-asyncio, or memory.
 
+::
+
+    port        the protocols Broker, Delivery, Intake, in words that know no client library
+    open        from a URL, a client or a broker to a Broker for the length of a block
+    nats/       the port on a NATS connection, whoever has dialled it
+    nats_py/    connections by nats-py: our own, and one that the user made
+    memory/     the port without a server, for tests
+
+Another client library: a room beside ``nats_py`` with a ``Path`` and a ``Holder`` of its own (see
+``nats/link.py``), and a line in ``open``; the port's twenty methods are in ``nats/`` already.
+
 May import ``wire`` and ``errors``; only ``nats_py`` imports nats, asyncio or trio_asyncio, and only
 when a connection is opened or a program asks here for ``trio_asyncio``. Called by ``worker``,
 ``client`` and ``local``.

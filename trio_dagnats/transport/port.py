@@ -267,6 +267,8 @@ class Broker(Buckets, Protocol):
     async def ensure_consumer(self, spec: ConsumerSpec, *, deadline: float) -> ConsumerState:
         """Create the durable, or update it; return it as it is now.
 
+        A ``max_ack_pending`` above the server's limit becomes that.
+
         Raises:
             Conflict: its filter overlaps that of another consumer of a work queue.
             Missing: no such stream.

@@ -106,7 +106,9 @@ class ConsumerSpec:
 
     ``max_ack_pending`` counts what was delivered and not answered, messages that are held back with
     a delay included. ``max_deliver`` -1 is no bound: how often a task may come again is decided by
-    its history, not by the server.
+    its history, not by the server. A pull that asks for more messages than ``max_batch``, or lasts
+    longer than ``max_expires_ns``, is refused; 0 for no limit. The server may set limits of its
+    own, see ``ConsumerState``.
     """
 
     stream: str
@@ -115,6 +117,8 @@ class ConsumerSpec:
     ack_wait_ns: int
     max_ack_pending: int = 1000
     max_deliver: int = -1
+    max_batch: int = 0
+    max_expires_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +127,9 @@ class ConsumerState:
 
     ``made_ns`` is when it was made, by the server's clock as the times of messages are: what is
     older may have been delivered by an earlier one of that name.
+
+    Its limits are those in force: the server's own where those are narrower than what was asked
+    for.
     """
 
     name: str
@@ -134,6 +141,8 @@ class ConsumerState:
     ack_pending: int = 0
     waiting: int = 0
     made_ns: int = 0
+    max_batch: int = 0
+    max_expires_ns: int = 0
 
 
 class PullEnd(Enum):

@@ -37,7 +37,7 @@ from pydantic_core import from_json
 from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.wire.names import history_subject
 from trio_dagnats.wire.task import Task, event_ids
-from trio_dagnats.wire.text import NS, clean_error, compact, parse_rfc3339, quote, rfc3339
+from trio_dagnats.wire.text import NS, clean_error, compact, id_text, parse_rfc3339, quote, rfc3339
 from trio_dagnats.wire.trace import NO_HEADERS, NO_TRACE, TraceContext
 
 MIN_RETRY_AFTER_MS = 100
@@ -321,6 +321,8 @@ def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
     but the one that joins it.
     """
     ids = task.ids or event_ids(task.run_id, task.step_id)
+    if not msg_id.isprintable():  # a step's id may be any text
+        msg_id = id_text(msg_id)
     headers = NO_HEADERS
     if trace is not NO_TRACE:
         tail = f"{_trace_fields(trace)}{tail}"

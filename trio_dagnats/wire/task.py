@@ -25,7 +25,7 @@ from typing import NamedTuple, final
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.wire.subjects import MAX_ID_BYTES, is_id
-from trio_dagnats.wire.text import quote, skim
+from trio_dagnats.wire.text import id_text, quote, skim
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -38,8 +38,9 @@ class Task(NamedTuple):
     tells nothing about how often the step was tried (contract H39).
 
     Attributes:
-        run_id: the run.
-        step_id: the step; instances of a map end in ``.map.<index>``.
+        run_id: the run; it can be part of subjects and keys.
+        step_id: the step; instances of a map end in ``.map.<index>``. The engine takes any text,
+            so it need not be a part of those: ask ``is_id`` where it becomes one.
         task_id: run and step joined.
         attempt: the payload's attempt number, 0 if it has none.
         iteration: the payload's loop iteration, 0 for the first.
@@ -81,7 +82,7 @@ class NotATask(WireError):  # noqa: N818 - named for what the message is
 
     Attributes:
         run_id: the run it names, empty if it cannot be read, or no event can be stored for it.
-        step_id: the step it names, empty if it cannot be read; perhaps one that no key can hold.
+        step_id: the step it names, empty if it cannot be read; perhaps one that no task can have.
     """
 
     def __init__(self, text: str, *, run_id: str = "", step_id: str = "") -> None:
@@ -110,6 +111,11 @@ _HEAD_MOST = 1024
 _USUAL_TAIL = re.compile(
     rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
 ).fullmatch
+_MAX_SAID = 3000
+"""Characters of the id of a step that may be failed: the DagNats engine publishes the dead letter
+on a subject that holds it, and one of 5000 ended its connection, and so all runs."""
+_MAX_NUMBER = 10**18
+"""No counter goes so far, and what is counted with stays a number that the engine reads."""
 # Members that must be texts or counts; the metadata and the capabilities are looked at apart.
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
@@ -140,7 +146,7 @@ def stand_in(unreadable: NotATask) -> Task:
     The event names the step as the message does, ids and logs by a text that fits there.
     """
     run_id, step_id = unreadable.run_id, unreadable.step_id
-    shown = step_id if step_id.isprintable() else quote(step_id)[1:-1]
+    shown = id_text(step_id)
     return Task(
         run_id=run_id,
         step_id=shown,
@@ -193,10 +199,10 @@ def _any(body: bytes) -> Task:
         NotATask: it is none.
     """
     fields, problem = _read(body)
-    run_id, step_id = _name(fields, "run_id"), _name(fields, "step_id")
+    run_id, step_id = _run(fields), _step(fields)
     problem = problem or _problem(fields, run_id, step_id)
     if problem:
-        raise NotATask(problem, run_id=run_id, step_id=step_id or _said(fields, "step_id"))
+        raise NotATask(problem, run_id=run_id, step_id=step_id or _said(fields))
     metadata = fields.get("metadata")
     capabilities = fields.get("required_capabilities")
     return Task(
@@ -282,10 +288,8 @@ def _problem(fields: dict[str, object], run_id: str, step_id: str) -> str:
         if name in _STRINGS:
             if not isinstance(value, str):
                 return f"{name} is not a string"
-        elif name in _NUMBERS and (
-            not isinstance(value, int) or isinstance(value, bool) or value < 0
-        ):
-            return f"{name} is not a whole number >= 0"
+        elif name in _NUMBERS and (type(value) is not int or not 0 <= value < _MAX_NUMBER):
+            return f"{name} is not a whole number >= 0 that counts anything"
     metadata = fields.get("metadata")
     if metadata is not None and not _is_string_map(metadata):
         return "metadata is not an object of strings"
@@ -301,16 +305,25 @@ def _is_string_map(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
 
 
-def _name(fields: dict[str, object], key: str) -> str:
-    """Return an id if it can be part of subjects and keys; anything else would be unusable."""
-    value = fields.get(key)
-    return value if isinstance(value, str) and value.isprintable() and is_id(value) else ""
+def _run(fields: dict[str, object]) -> str:
+    """Return the run's id if an event of it can be stored; anything else would be unusable."""
+    value = _text(fields, "run_id")
+    return value if value.isprintable() and is_id(value) else ""
 
 
-def _said(fields: dict[str, object], key: str) -> str:
-    """Return an id as it was said: an event can name it though no subject and no key can."""
-    value = _text(fields, key)
-    return value if len(value) <= MAX_ID_BYTES else ""
+def _step(fields: dict[str, object]) -> str:
+    """Return the step's id, whatever it holds, unless it is too long or has no form in UTF-8."""
+    value = _text(fields, "step_id")
+    try:
+        return value if len(value.encode()) <= MAX_ID_BYTES else ""
+    except UnicodeEncodeError:
+        return ""
+
+
+def _said(fields: dict[str, object]) -> str:
+    """Return the step's id as it was said: an event can name it though no task can have it."""
+    value = _text(fields, "step_id")
+    return value if len(value) <= _MAX_SAID else ""
 
 
 def _text(fields: dict[str, object], key: str) -> str:

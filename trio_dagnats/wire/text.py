@@ -70,6 +70,11 @@ def quote(text: str) -> str:
     return f'"{text}"' if plain else json.dumps(text)
 
 
+def id_text(text: str) -> str:
+    """Return ids as a header and a line of a log can hold them: odd characters as JSON escapes."""
+    return text if text.isprintable() else quote(text)[1:-1]
+
+
 def is_json(raw: bytes) -> bool:
     """Say whether the bytes are one JSON value."""
     try:
@@ -110,7 +115,8 @@ def parse_rfc3339(text: str) -> int:
     day, clock, fraction, offset = found.groups()
     try:
         moment = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if offset in 'Zz' else offset}")
-    except ValueError as error:
+        moment = moment.astimezone(UTC)
+    except (OverflowError, ValueError) as error:
         raise WireError(f"not an RFC 3339 time: {text!r}") from error
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     since = moment - epoch

@@ -14,7 +14,7 @@ from typing import final
 from pydantic import TypeAdapter, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.text import compact
+from trio_dagnats.wire.text import compact, id_text
 
 PART_MOST = 128 * 1024
 """Bytes of one part: a worker makes it in one turn of its event loop, some milliseconds."""
@@ -160,7 +160,7 @@ def lines(attempt: AttemptTree) -> list[str]:
     detail = f" ({attempt.detail})" if attempt.detail else ""
     again = f", delivery {attempt.deliveries}" if attempt.deliveries > 1 else ""
     head = (
-        f"{attempt.run_id}.{attempt.step_id} attempt {attempt.attempt}{again} of "
+        f"{attempt.run_id}.{id_text(attempt.step_id)} attempt {attempt.attempt}{again} of "
         f"{attempt.task_type}: {attempt.stands}{detail}, {attempt.age:.1f} s old, lease "
         f"{attempt.lease_left:.1f} s"
     )

@@ -3,8 +3,9 @@
 ::
 
     drain begins        nothing new is asked for
-    + END_OF_PULLS      the server has confirmed that (``transport/patience``) ...
-    + grace             ... while handlers may still run; then they are cancelled
+    + the longer one of
+      END_OF_PULLS      the server has confirmed that (``transport/patience``)
+      grace             handlers may still run; then they are cancelled
     + FAREWELL          notes and answers of what is handed back
     + LEAVE             the directory entry
     + END_OF_CONNECTION the connection is flushed and closed (``transport/patience``)
@@ -21,11 +22,19 @@ connected) the end of each subscription is waited for, 5 seconds at most, one af
 from trio_dagnats.transport.patience import END_OF_CONNECTION, END_OF_PULLS
 
 FAREWELL = 1.0
-"""Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer."""
+"""Seconds that an attempt's own farewell may take once it is cancelled: note, event, answer.
+
+By a drain or for any other reason, a cancelled run for one; and for an outcome that is being stored
+when its attempt is cancelled (``Attempt.hasten``), a dead letter, the count of skipped tasks.
+"""
 LEAVE = 0.25
 """Seconds for the deletion of the directory entry, which ends by itself after a minute."""
 HARD_EXIT_AFTER = 1.75
-"""Seconds after the grace at which ``hard_exit`` ends the process."""
+"""Seconds after the grace at which ``hard_exit`` ends the process.
+
+More than ``FAREWELL`` and ``LEAVE`` together, or it would cut hand-backs short; less than a server
+that does not answer can hold a connection's end up, which is what it is for.
+"""
 
 
 def gone_within(grace: float) -> float:

@@ -47,16 +47,22 @@ def between(started_ns: int | None, ended_ns: int | None, now_ns: int) -> str:
 
 def moment(ns: int | None) -> str:
     """Write a time of day in the local zone."""
-    if ns is None:
-        return "--:--:--"
-    return datetime.fromtimestamp(ns / NS, UTC).astimezone().strftime("%H:%M:%S")
+    return _local(ns, "%H:%M:%S") or "--:--:--"
 
 
 def date(ns: int | None) -> str:
     """Write a date and time in the local zone."""
+    return _local(ns, "%Y-%m-%d %H:%M:%S") or NOTHING
+
+
+def _local(ns: int | None, form: str) -> str:
+    """Write a time in the local zone; empty for none, and for one that no calendar has there."""
     if ns is None:
-        return NOTHING
-    return datetime.fromtimestamp(ns / NS, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return ""
+    try:
+        return datetime.fromtimestamp(ns / NS, UTC).astimezone().strftime(form)
+    except (OSError, OverflowError, ValueError):
+        return ""
 
 
 def short(run_id: str) -> str:

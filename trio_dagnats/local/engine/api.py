@@ -116,6 +116,9 @@ class Api:
                 reply = compact(await answer(message.body))
             except (UsageError, WireError, BrokerError) as error:
                 reply = compact({"error": str(error)})
+            except Exception as error:  # the border to whoever asks: the engine goes on
+                log.error("%s could not be answered", message.subject, exc_info=error)  # noqa: TRY400
+                reply = compact({"error": f"{type(error).__name__}: {error}"})
             try:
                 await self._broker.publish(message.reply, reply)
             except TooLarge as error:

@@ -38,7 +38,7 @@ from typing import final
 
 from pydantic_core import from_json
 
-from trio_dagnats.errors import BrokerError, TooLarge, UsageError, WireError
+from trio_dagnats.errors import BrokerError, EngineError, TooLarge, WireError
 from trio_dagnats.local.engine.core import transitions
 from trio_dagnats.local.engine.core.state import RunState
 from trio_dagnats.local.engine.core.transitions import (
@@ -148,24 +148,29 @@ class Conductor:
     async def work(self, run_id: str, items: Sequence[Item]) -> None:
         """Deal with items of a run; they come again if the server fails us.
 
-        What the server cannot be asked with is left out: it would end the engine each time.
+        What is odd about a run is its own trouble: it fails, or what it cannot even fail by is left
+        out, for it would end this engine and the next ones.
 
-        Three ends: done (ACK), the server failed us (NAK with ``TRY_AGAIN``, and the run is
-        forgotten so that the next try loads it as it is stored), or nothing can be asked with
-        such data (ACK, with an error in the log). Any other error is the engine's own and ends
-        the engine: ``EngineError`` for a snapshot that somebody else has written is among them.
+        Four ends: done (ACK), the server failed us (NAK with ``TRY_AGAIN``, and the run is
+        forgotten so that the next try loads it as it is stored), the run has failed (ACK), or
+        nothing can be done with such data (ACK, with an error in the log).
 
         Cancellation: the items are not answered here; the lane hands them back.
+
+        Raises:
+            EngineError: another engine serves this server; that ends this one.
         """
         try:
-            await self._apply(run_id, items)
+            await self._apply_or_fail(run_id, items)
         except BrokerError as error:
             log.warning("run %s: %s; trying again", run_id, error, extra={"run": run_id})
             self._runs.forget(run_id)
             for item in items:
                 item.delivery.nak(TRY_AGAIN)
-        except UsageError as error:
-            log.error("run %s: %s; left out", run_id, error, extra={"run": run_id})  # noqa: TRY400
+        except EngineError:
+            raise
+        except Exception as error:  # the border to one run: the others go on
+            log.error("run %s is left out", run_id, exc_info=error, extra={"run": run_id})  # noqa: TRY400
             self._runs.forget(run_id)
             for item in items:
                 item.delivery.ack()
@@ -174,6 +179,23 @@ class Conductor:
                 item.delivery.ack()
         for item in items:
             item.done()
+
+    async def _apply_or_fail(self, run_id: str, items: Sequence[Item]) -> None:
+        try:
+            await self._apply(run_id, items)
+        except (BrokerError, EngineError):
+            raise
+        except Exception as error:  # the border to one run: the others go on
+            text = f"the engine cannot carry this run on: {type(error).__name__}: {error}"
+            log.error("run %s fails", run_id, exc_info=error, extra={"run": run_id})  # noqa: TRY400
+            self._runs.forget(run_id)
+            state = await self._runs.load(run_id)
+            if state is not None and not state.run.status.is_terminal:
+                now_ns = self._broker.time_ns()
+                failed = transitions.fail(state, text, items[0].cause, now_ns, _nonce)
+                await self._runs.save(failed)
+                await self._sender.send(failed)
+            self._runs.forget(run_id)
 
     async def _apply(self, run_id: str, items: Sequence[Item]) -> None:
         """Carry a run on by some items; the order is the one in the module's docstring.

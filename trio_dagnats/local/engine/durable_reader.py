@@ -23,6 +23,7 @@ import trio
 from trio_dagnats.local.engine.resources import durable
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Delivery, PullEnd
+from trio_dagnats.wire.text import NS
 
 CREDITS = 256
 EXPIRES = 30.0
@@ -90,14 +91,15 @@ class DurableReader:
         """
         spec = durable(name)
         ensure = partial(broker.ensure_consumer, spec)
-        await ensure(deadline=deadline_in())
+        state = await ensure(deadline=deadline_in())
         async with broker.intake(spec.stream, spec.durable, self) as intake:
             while True:
                 if self._free:
-                    intake.pull(self._free, EXPIRES)
-                    self._free = 0
+                    batch = min(self._free, state.max_batch or CREDITS)
+                    intake.pull(batch, min(EXPIRES, state.max_expires_ns / NS or EXPIRES))
+                    self._free -= batch
                 await self._changed.park()
                 if self._troubled:
                     await trio.sleep(PAUSE)
-                    await ensure(deadline=deadline_in())
+                    state = await ensure(deadline=deadline_in())
                     self._troubled = False

@@ -231,6 +231,11 @@ def _lanes(
             except (UsageError, WireError) as error:  # it would be the same every time
                 log.warning("%s: %s; it is left out", subject, error)
                 delivery.ack()
+            except EngineError:
+                raise
+            except Exception as error:  # the border to one message: others go on
+                log.error("%s cannot be dealt with; it is left out", subject, exc_info=error)  # noqa: TRY400
+                delivery.ack()
             else:
                 delivery.ack()
             done()

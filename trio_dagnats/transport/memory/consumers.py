@@ -47,6 +47,10 @@ class Puller(Protocol):
         """Take back the credits of a pull whose consumer was deleted."""
         ...
 
+    def refused(self, left: int) -> None:
+        """Take back the credits of a pull that asks for more than the consumer allows."""
+        ...
+
 
 @final
 @dataclass(slots=True, eq=False)
@@ -128,6 +132,8 @@ class Consumer:
             ack_pending=len(self._leases) + len(self._held),
             waiting=len(self._pulls),
             made_ns=self._made_ns,
+            max_batch=self.spec.max_batch,
+            max_expires_ns=self.spec.max_expires_ns,
         )
 
     def wants(self, subject: str) -> bool:
@@ -143,7 +149,11 @@ class Consumer:
         self.serve()
 
     def pull(self, pull: Pull) -> None:
-        """Take a request for messages; it ends by itself at its time."""
+        """Take a request for messages, if it keeps the consumer's limits; it ends at its time."""
+        spec, seconds = self.spec, pull.until - trio.current_time()
+        if 0 < spec.max_batch < pull.left or 0 < spec.max_expires_ns < round(seconds * NS):
+            pull.puller.refused(pull.left)
+            return
         self._pulls.append(pull)
         self._clockwork.at(pull.until, self._expire)
         self.serve()

@@ -163,6 +163,10 @@ class MemoryIntake:
         """Take back the credits of a pull whose consumer is not there."""
         self._give_back(left, PullEnd.CONSUMER_GONE)
 
+    def refused(self, left: int) -> None:
+        """Take back the credits of a pull that asks for more than the consumer allows."""
+        self._give_back(left, PullEnd.REFUSED)
+
     def reconnected(self) -> None:
         """Ask again: the open pulls died with the connection."""
         self.forget()

@@ -98,6 +98,7 @@ class NatsIntake:
         self._ends = 0.0
         self._heard = 0.0
         self._leaving = False
+        self._refusal = ""
         self._pulled = trio.lowlevel.ParkingLot()
 
     def pull(self, batch: int, expires: float, *, once: bool = False) -> None:
@@ -187,10 +188,22 @@ class NatsIntake:
             why = PullEnd.CONSUMER_GONE
         elif message.status == "409" and "Nats-Pending-Messages" in message.headers:
             why = PullEnd.EXPIRED if "Batch" in message.note else PullEnd.REFUSED
+        self._tell(f"{message.status} {message.note}" if why is PullEnd.REFUSED else "")
         left = whole(message.headers.get("Nats-Pending-Messages", ""))
         if why is PullEnd.CONSUMER_GONE or left is None:
             left = self._credits
         self._give_back(left, why)
+
+    def _tell(self, refusal: str) -> None:
+        """Log why the server refuses pulls, once until one has ended in another way."""
+        if refusal and refusal != self._refusal:
+            log.warning(
+                "consumer %s: the server has refused a pull: %s; it is asked again after a pause, "
+                "within the limits that the consumer has by then",
+                self._name,
+                refusal,
+            )
+        self._refusal = refusal
 
     def _give_back(self, credits_: int, why: PullEnd) -> None:
         """Take credits out of the account, never more than it has, and tell the sink.

@@ -22,6 +22,7 @@ Called by ``broker``, ``kv``, ``records`` and ``stores``; nothing outside this r
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import NoReturn, cast, final
@@ -43,6 +44,7 @@ _OVERLAP = {10100, 10099}
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
+MAX_ACK_PENDING_EXCEEDED = 10121
 _MISSING = {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND}
 _NO_JETSTREAM = {10039, 10076}
 """JetStream is off for the account, or for the server."""
@@ -54,6 +56,8 @@ _STREAM_FIELDS = {"subjects", "retention", "storage", "duplicate_window", "max_a
 more fields, filled with defaults that depend on its version."""
 
 Json = Mapping[str, object]
+
+_LIMIT = re.compile(r"limit of (\d{1,18})")
 
 
 @final
@@ -262,9 +266,10 @@ class JsApi:
 
         One request creates or updates, and the server compares nothing: whoever comes last sets
         ``ack_wait``, and even another filter is taken without an error (contract 3.3). What must
-        not be lowered is merged by the caller (``worker.intake.durables``).
+        not be lowered is merged by the caller (``worker.intake.durables``). A ``max_ack_pending``
+        above the server's limit is refused with the limit in its text, which is asked for then.
         """
-        config = {
+        config: dict[str, object] = {
             "durable_name": spec.durable,
             "name": spec.durable,
             "filter_subject": spec.filter_subject,
@@ -273,10 +278,22 @@ class JsApi:
             "ack_wait": spec.ack_wait_ns,
             "max_ack_pending": spec.max_ack_pending,
             "max_deliver": spec.max_deliver,
+            "max_batch": spec.max_batch,
+            "max_expires": spec.max_expires_ns,
         }
         subject = create_subject(spec.stream, spec.durable, spec.filter_subject)
         request = {"stream_name": spec.stream, "config": config}
-        return _state(await self.call(subject, request, deadline))
+        wanted = spec.max_ack_pending
+        while True:
+            try:
+                return _state(await self.call(subject, request, deadline))
+            except ApiError as error:
+                limit = _LIMIT.search(str(error))
+                if error.code != MAX_ACK_PENDING_EXCEEDED or limit is None:
+                    raise
+                if int(limit[1]) >= wanted:
+                    raise
+                config["max_ack_pending"] = wanted = int(limit[1])
 
     async def delete_consumer(self, stream: str, name: str, deadline: float) -> None:
         """See ``port.Broker.delete_consumer``."""
@@ -314,4 +331,6 @@ def _state(info: Json) -> ConsumerState:
         ack_pending=int(str(info.get("num_ack_pending", 0))),
         waiting=int(str(info.get("num_waiting", 0))),
         made_ns=parse_rfc3339(str(info["created"])),
+        max_batch=int(str(config.get("max_batch", 0))),
+        max_expires_ns=int(str(config.get("max_expires", 0))),
     )

@@ -272,25 +272,28 @@ class Records:
         request = {"stream_name": stream, "config": config}
         made = await self._api.call(create_subject(stream, name, subject), request, deadline)
         expected = int(str(made.get("num_pending", 0)))
+        limits = cast("Mapping[str, object]", made["config"])
+        part = min(PART, int(str(limits.get("max_batch", 0))) or PART)
         try:
-            return await self._fetch(stream, name, expected, deadline) if expected else []
+            return await self._fetch(stream, name, expected, part, deadline) if expected else []
         finally:
             self._link.outbox.put(Frame(api_subject("CONSUMER.DELETE", stream, name), b""))
 
     async def _fetch(
-        self, stream: str, name: str, expected: int, deadline: float
+        self, stream: str, name: str, expected: int, part: int, deadline: float
     ) -> list[Record] | None:
         """Pull in parts: a server drops a connection on which too many bytes wait.
 
         A part must be able to hold the largest message, or it could never bring that one; hence
         :attr:`_part_bytes`. A part that has brought nothing would go on for ever: the consumer has
-        expired, or messages were purged meanwhile. None asks for another try.
+        expired, or messages were purged meanwhile. None asks for another try. The server may also
+        have a limit of its own on what one pull asks for, which ``part`` keeps.
         """
         subject = api_subject("CONSUMER.MSG.NEXT", stream, name)
         records: list[Record] = []
         while len(records) < expected:
             before = len(records)
-            most = min(expected - before, PART)
+            most = min(expected - before, part)
             request = {"batch": most, "max_bytes": self._part_bytes, "no_wait": True}
             frame = Frame(subject, json.dumps(request).encode(), not_after=deadline)
             await self._ask(frame, _Gathering(records, most), deadline)

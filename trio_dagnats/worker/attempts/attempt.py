@@ -37,6 +37,7 @@ from trio_dagnats.attempt.reasons import CancelReason, reason_of
 from trio_dagnats.transport.port import FOREVER, Delivery, Pending
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
+from trio_dagnats.wire.text import id_text
 from trio_dagnats.wire.trace import from_headers
 from trio_dagnats.worker.attempts.memory import Memory
 from trio_dagnats.worker.attempts.shared import Shared
@@ -271,7 +272,7 @@ class Attempt:
         """Name the attempt for logs: run, step and attempt number."""
         if self.task is NO_TASK:
             return f"message {self.delivery.stream_sequence} of {self.delivery.subject}"
-        return f"{self.task.run_id}.{self.task.step_id} attempt {self.task.number}"
+        return f"{self.task.run_id}.{id_text(self.task.step_id)} attempt {self.task.number}"
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -299,7 +300,7 @@ class Attempt:
         """End the attempt for this reason; the first reason stands.
 
         An outcome that is being stored is left to finish: bounded by the lease, and by
-        ``FAREWELL`` seconds when the worker drains.
+        ``FAREWELL`` seconds from now on.
         """
         if self.over or self.reason is not None:
             return

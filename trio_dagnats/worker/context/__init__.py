@@ -5,6 +5,11 @@ that it belongs to), and the method with its docstring in ``context``. A power's
 ``TaskContext`` or in an object of its own; it asks an attempt by its methods and never assigns to
 it. What a power leaves on the server it registers with ``Attempt.leave_behind``.
 
+To read something from the server: a method in ``engine``, reached through ``attempt.shared``
+(``step_store`` for what belongs to a step, which raises if the server does not answer; ``facts``
+for what the engine knows of runs and workflows, which never fails an attempt). A new collaborator
+is a field of ``Shared`` and a line in ``Service._build``. What is one call of it needs no module.
+
 ``waits`` are pause, signal and the checkpoint that goes with them; ``steering`` is a signal that
 ends a block; ``iteration`` is one turn of an agent loop; ``durable_map`` is the fan-out.
 

@@ -18,6 +18,7 @@ from trio_dagnats.worker.attempts.upkeep import heartbeat
 from trio_dagnats.worker.context import waits
 from trio_dagnats.worker.context.durable_map import DurableMaps, R, T
 from trio_dagnats.worker.context.steering import Inbox, steering
+from trio_dagnats.worker.engine.step_store import check_step
 from trio_dagnats.worker.execution.effects import declare
 
 
@@ -198,6 +199,7 @@ class TaskContext:
 
         Raises:
             Missing: the server has no bucket ``checkpoints`` (split engine).
+            Fatal: no key can hold the step's id.
             NotStored: no acknowledgement within 10 seconds.
             TooLarge: more than the server takes.
             UsageError: the data cannot be written as JSON.
@@ -299,8 +301,10 @@ class TaskContext:
 
         Raises:
             TooLarge: more than the server takes.
+            Fatal: no subject can hold the step's id.
         """
         task = self._attempt.task
+        check_step(task)
         body = data.encode() if isinstance(data, str) else to_bytes(data)
         await self._attempt.shared.broker.publish(
             stream_subject(task.run_id, task.step_id), body, headers=self._attempt.trace.headers()

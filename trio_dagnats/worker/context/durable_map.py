@@ -119,8 +119,10 @@ class DurableMaps:
         """
         if limit not in range(1, MAX_ITEMS + 1):
             raise UsageError(f"limit of map must be a whole number 1 to {MAX_ITEMS}, not {limit!r}")
+        store = self._attempt.shared.store
+        store.check(self._attempt.task)
         plan = _plan(self._attempt, function, items, self._call(name))
-        found = _restore(plan, await self._attempt.shared.store.load_items(plan.prefix))
+        found = _restore(plan, await store.load_items(plan.prefix))
         left = [place for place in range(len(plan.items)) if place not in found]
         todo = iter(left)
 

@@ -51,6 +51,7 @@ async def pause(
     _check_duration("pause", duration)
     if duration > MAX_PAUSE:
         raise UsageError(f"pause must be at most {MAX_PAUSE:g} s, a year, not {duration!r}")
+    attempt.shared.store.check(attempt.task)  # a pause that nobody remembers would never end
     begun_ns = attempt.shared.broker.time_ns()  # what storing it takes is part of the pause
     await _check_fits(attempt, duration)
     memory = attempt.memory

@@ -11,6 +11,7 @@ from typing import final
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.outcome import Completed, Continued
 from trio_dagnats.attempt.reasons import ENDINGS
+from trio_dagnats.wire.text import id_text
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.engine.settle import Verdict
 
@@ -37,7 +38,7 @@ class LedgerLine:
 
     def __str__(self) -> str:
         kept = " with a checkpoint" if self.checkpointed and self.end == "handed back" else ""
-        return f"{self.run_id}.{self.step_id} attempt {self.attempt}: {self.end}{kept}"
+        return f"{self.run_id}.{id_text(self.step_id)} attempt {self.attempt}: {self.end}{kept}"
 
 
 def line_of(attempt: Attempt) -> LedgerLine:

@@ -185,39 +185,39 @@ class RunWatch(Generic[T]):
         If what is known goes back far enough it is told here, before this returns; so ``run_event``
         may be called in here. Else it is behind, and a task reads.
         """
-        ear = self._subscriptions.get(watched.run_id)
-        if ear is None:
-            ear = self._subscriptions[watched.run_id] = _RunSubscription(watched.run_id)
-        ear.members.add(watched)
-        self._lingering.pop(ear, None)
-        if ear.knows_from(_before(watched, LOOK_BACK / 2)):
-            self._tell(ear.found, watched)
+        subscription = self._subscriptions.get(watched.run_id)
+        if subscription is None:
+            subscription = self._subscriptions[watched.run_id] = _RunSubscription(watched.run_id)
+        subscription.members.add(watched)
+        self._lingering.pop(subscription, None)
+        if subscription.knows_from(_before(watched, LOOK_BACK / 2)):
+            self._tell(subscription.found, watched)
         else:
-            ear.behind.add(watched)
-            self._attend(ear)
+            subscription.behind.add(watched)
+            self._attend(subscription)
 
     def leave(self, watched: T) -> None:
         """Stop watching for this attempt; a while after the last one the subscription closes."""
-        ear = self._subscriptions.get(watched.run_id)
-        if ear is None or watched not in ear.members:
+        subscription = self._subscriptions.get(watched.run_id)
+        if subscription is None or watched not in subscription.members:
             return
-        ear.members.discard(watched)
-        ear.behind.discard(watched)
-        if not ear.members:
-            self._linger(ear)
+        subscription.members.discard(watched)
+        subscription.behind.discard(watched)
+        if not subscription.members:
+            self._linger(subscription)
 
-    def _linger(self, ear: _RunSubscription[T]) -> None:
+    def _linger(self, subscription: _RunSubscription[T]) -> None:
         """Stop the work for a run without members; keep its subscription for a while.
 
         The next item of a map joins within that time, and finds its run watched.
         """
-        if ear.scope is not None:
-            ear.scope.cancel()
-            ear.scope = None
-        if ear.open is None:  # or it is being opened, and comes here again
-            self._subscriptions.pop(ear.run_id, None)
+        if subscription.scope is not None:
+            subscription.scope.cancel()
+            subscription.scope = None
+        if subscription.open is None:  # or it is being opened, and comes here again
+            self._subscriptions.pop(subscription.run_id, None)
             return
-        self._lingering[ear] = trio.current_time() + LINGER
+        self._lingering[subscription] = trio.current_time() + LINGER
         if len(self._lingering) == 1 or len(self._lingering) > MOST_LINGERING:
             self._lot.unpark_all()
 
@@ -245,92 +245,96 @@ class RunWatch(Generic[T]):
 
         It is taken out first: whoever joins while it closes gets a new one.
         """
-        ear = next(iter(self._lingering))
-        del self._lingering[ear]
-        if self._subscriptions.get(ear.run_id) is ear:
-            del self._subscriptions[ear.run_id]
-        assert ear.open is not None
+        subscription = next(iter(self._lingering))
+        del self._lingering[subscription]
+        if self._subscriptions.get(subscription.run_id) is subscription:
+            del self._subscriptions[subscription.run_id]
+        assert subscription.open is not None
         try:
-            await ear.open.__aexit__(None, None, None)
+            await subscription.open.__aexit__(None, None, None)
         except BrokerError as error:
-            log.debug("run %s is still listened to: %s", ear.run_id, error)
+            log.debug("run %s is still listened to: %s", subscription.run_id, error)
 
-    def _attend(self, ear: _RunSubscription[T]) -> None:
+    def _attend(self, subscription: _RunSubscription[T]) -> None:
         """See to it that a task works for this run; there is one at most."""
-        if ear.scope is None:
-            ear.scope = trio.CancelScope()
-            self._nursery.start_soon(self._work, ear, ear.scope)
+        if subscription.scope is None:
+            subscription.scope = trio.CancelScope()
+            self._nursery.start_soon(self._work, subscription, subscription.scope)
 
-    def _heard(self, ear: _RunSubscription[T], message: Message | None) -> None:
+    def _heard(self, subscription: _RunSubscription[T], message: Message | None) -> None:
         """Take a live message, or (None) the news that some were missed.
 
         Called by the transport, must not wait. After a reconnect all members are behind, for what
         was published meanwhile went to nobody.
         """
         if message is None:
-            ear.news += 1
-            if ear.members:
-                ear.behind |= ear.members
-                self._attend(ear)
+            subscription.news += 1
+            if subscription.members:
+                subscription.behind |= subscription.members
+                self._attend(subscription)
             return
         event = ending(message.body)
         if event is not None:
-            ear.news += 1  # a live message does not say when it was stored: to be read
-            for watched in list(ear.members):
+            subscription.news += 1  # a live message does not say when it was stored: to be read
+            for watched in list(subscription.members):
                 watched.run_event(event)
 
-    async def _work(self, ear: _RunSubscription[T], scope: trio.CancelScope) -> None:
+    async def _work(self, subscription: _RunSubscription[T], scope: trio.CancelScope) -> None:
         """Listen, and catch up; a server that does not answer is asked again."""
         with scope:
-            while ear.behind:
+            while subscription.behind:
                 try:
-                    if ear.open is None:
-                        await self._listen(ear)
+                    if subscription.open is None:
+                        await self._listen(subscription)
                     else:
-                        await self._catch_up(ear)
+                        await self._catch_up(subscription)
                 except BrokerError as error:
-                    log.debug("run %s is not watched now: %s", ear.run_id, error)
+                    log.debug("run %s is not watched now: %s", subscription.run_id, error)
                     await trio.sleep(PAUSE_AFTER_ERROR)
-        if ear.scope is scope:
-            ear.scope = None
+        if subscription.scope is scope:
+            subscription.scope = None
 
-    async def _listen(self, ear: _RunSubscription[T]) -> None:
+    async def _listen(self, subscription: _RunSubscription[T]) -> None:
         """Subscribe; returns when the server has it, so that the history is read after that.
 
         Entered by hand and left by :meth:`_close_first`: it outlives the task that opens it.
         """
-        listening = self._broker.listen(history_subject(ear.run_id), partial(self._heard, ear))
+        listening = self._broker.listen(
+            history_subject(subscription.run_id), partial(self._heard, subscription)
+        )
         await listening.__aenter__()
-        ear.open = listening
-        if not ear.members:  # the last one has left just now
-            self._linger(ear)
+        subscription.open = listening
+        if not subscription.members:  # the last one has left just now
+            self._linger(subscription)
 
-    async def _catch_up(self, ear: _RunSubscription[T]) -> None:
+    async def _catch_up(self, subscription: _RunSubscription[T]) -> None:
         """Read the history for all that are behind, and tell each what concerns it.
 
         Read from the oldest of them on: one read serves all. ``news`` is taken before it, so that
         what is heard while it lasts is read again by the next one who joins.
         """
-        behind, ear.behind = ear.behind, set()
+        behind, subscription.behind = subscription.behind, set()
         since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
-        news = ear.news
+        news = subscription.news
         try:
             async with self._reads:
                 records = await self._broker.records(
                     WORKFLOW_HISTORY,
-                    history_subject(ear.run_id),
+                    history_subject(subscription.run_id),
                     since_ns=since_ns,
                     deadline=trio.current_time() + READ_PATIENCE,
                 )
         except BrokerError:  # no answer now: these are still behind
-            ear.behind |= behind & ear.members
+            subscription.behind |= behind & subscription.members
             await trio.sleep(PAUSE_AFTER_ERROR)
             return
         events = ((ending(record.body), record) for record in records)
-        ear.found = [_Found(e, record.sequence, record.time_ns) for e, record in events if e]
-        ear.since_ns, ear.read = since_ns, news
-        for watched in behind & ear.members:
-            self._tell(ear.found, watched)
+        subscription.found = [
+            _Found(e, record.sequence, record.time_ns) for e, record in events if e
+        ]
+        subscription.since_ns, subscription.read = since_ns, news
+        for watched in behind & subscription.members:
+            self._tell(subscription.found, watched)
 
     def _tell(self, found: Iterable[_Found], watched: T) -> None:
         """Tell an attempt what has been found about its run."""

@@ -2,13 +2,14 @@
 
 They live in the bucket ``checkpoints``, which only ``dagnats serve`` creates (contract 1.1). On a
 split engine without it everything else works: notes are silently not kept (a hand-back then looks
-like a plain redelivery), and the calls that a handler makes say what is missing.
+like a plain redelivery), and the calls that a handler makes say what is missing. So it is for a
+step whose id no key can hold, for the engine takes any text as one.
 """
 
 from typing import final
 
 from trio_dagnats.attempt.note import Note, decode, encode
-from trio_dagnats.errors import Missing
+from trio_dagnats.errors import Fatal, Missing
 from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.transport.rules import no_bucket
@@ -20,6 +21,7 @@ from trio_dagnats.wire.names import (
     note_key,
     signal_key,
 )
+from trio_dagnats.wire.subjects import SHOWN, is_id
 from trio_dagnats.wire.task import Task
 
 ITEMS_PATIENCE = 60.0
@@ -41,45 +43,56 @@ class StepStore:
 
     def __init__(self, broker: Broker, *, notes: bool) -> None:
         self._broker = broker
-        self.notes = notes
+        self._notes = notes
+
+    def keeps(self, task: Task) -> bool:
+        """Say whether anything can be kept for a task's step."""
+        return self._notes and is_id(task.step_id)
+
+    def check(self, task: Task) -> None:
+        """Check that something can be kept for a task's step.
+
+        Raises:
+            Missing: no bucket ``checkpoints``; the text says who creates it.
+            Fatal: no key can hold the step's id.
+        """
+        if not self._notes:
+            raise no_bucket(BUCKET_CHECKPOINTS)
+        check_step(task)
 
     async def load_checkpoint(self, task: Task, *, beside: bool = False) -> bytes | None:
         """Read the step's checkpoint, None if there is none (or no bucket: contract 7).
 
         ``beside`` means the one of a loop's handler, whose state has the usual key.
         """
-        if not self.notes:
-            return None
-        key = _checkpoint(task, beside=beside)
-        return await self._read(key)
+        return await self._read(_checkpoint(task, beside=beside)) if self.keeps(task) else None
 
     async def save_checkpoint(self, task: Task, data: bytes, *, beside: bool = False) -> None:
         """Write the step's checkpoint; ``beside`` as in :meth:`load_checkpoint`.
 
         Raises:
-            Missing: no bucket ``checkpoints``; the text says who creates it.
+            Missing, Fatal: as :meth:`check`.
         """
-        if not self.notes:
-            raise no_bucket(BUCKET_CHECKPOINTS)
+        self.check(task)
         key = _checkpoint(task, beside=beside)
         await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=deadline_in())
 
     async def load_note(self, task: Task, dispatch: int) -> Note:
         """Read the attempt note as this dispatch may see it; an empty one if there is none."""
-        if not self.notes:
+        if not self.keeps(task):
             return Note(dispatch=dispatch)
         key = note_key(task.run_id, task.step_id)
         return decode(await self._read(key)).for_dispatch(dispatch)
 
     async def save_note(self, task: Task, note: Note) -> None:
         """Write the attempt note."""
-        if self.notes:
+        if self.keeps(task):
             key = note_key(task.run_id, task.step_id)
             await self._broker.kv_put(BUCKET_CHECKPOINTS, key, encode(note), deadline=deadline_in())
 
     async def drop_note(self, task: Task) -> None:
         """Delete the attempt note after the outcome."""
-        if self.notes:
+        if self.keeps(task):
             key = note_key(task.run_id, task.step_id)
             await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=deadline_in())
 
@@ -91,13 +104,7 @@ class StepStore:
         return entry.value if entry else None
 
     async def load_items(self, prefix: str) -> dict[int, bytes]:
-        """Read the entries of a durable map, by the places of their items.
-
-        Raises:
-            Missing: no bucket ``checkpoints``.
-        """
-        if not self.notes:
-            raise no_bucket(BUCKET_CHECKPOINTS)
+        """Read the entries of a durable map, by the places of their items."""
         entries = await self._broker.kv_entries(
             BUCKET_CHECKPOINTS, prefix, deadline=deadline_in(ITEMS_PATIENCE)
         )
@@ -121,6 +128,20 @@ class StepStore:
         """
         await self._broker.kv_put(
             BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=deadline_in()
+        )
+
+
+def check_step(task: Task) -> None:
+    """Check that a key, or a subject, can hold the id of a task's step.
+
+    Raises:
+        Fatal: none can. Another try would not change that.
+    """
+    if not is_id(task.step_id):
+        raise Fatal(
+            f"step id {task.step_id[:SHOWN]!r} cannot be part of a key or a subject, so nothing "
+            "can be stored or streamed for this step: call it by words joined by dots, without "
+            "spaces, '*' and '>'"
         )
 
 

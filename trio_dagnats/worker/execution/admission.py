@@ -6,7 +6,7 @@ coroutines stand around, its step's time runs. So only so many begin in each of 
 answers and handlers of those before them have their turn first::
 
     delivery ──> admit ──> a twin runs here: forgotten, the slot is free again
-                   │       (of the same time, too: else its stream is gone, and it may answer no more)
+                   │       (of another time: its stream is gone, and it may answer no more)
                    │
                    └─> Attempt, joined, parsed ──> enter ──> begin at once (so many a turn)
                                                      └────> in line ──> begin in a later turn

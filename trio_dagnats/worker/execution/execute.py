@@ -197,7 +197,7 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     memory, times = attempt.memory, attempt.delivery.deliveries - 1
     try:
         await memory.read()
-        times = memory.note.retries if attempt.shared.store.notes else times
+        times = memory.note.retries if attempt.shared.store.keeps(attempt.task) else times
     except BrokerError as silence:
         log.warning("%s: note not read: %s", attempt.label, silence, extra=attempt.log_fields)
     if times >= MAX_IN_PLACE:

@@ -196,7 +196,8 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     condition that the history is as we know it, ``resend_expect``.
 
     False as well for a redelivery and for what is not surely a first delivery (its history must be
-    read), for a queue that is full, and for a continue whose signals are not noted as consumed: the note has to be written before the event.
+    read), for a queue that is full, and for a continue whose signals are not noted as consumed: the
+    note has to be written before the event.
 
     The outcome's span is begun here and ended when it is stored; if the attempt leaves the path in
     between it goes along.

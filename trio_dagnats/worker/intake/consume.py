@@ -14,6 +14,7 @@ has seen which one there is, no first delivery counts as the first (design 8.6).
 """
 
 from collections.abc import Callable
+from sys import maxsize
 from typing import final
 
 import trio
@@ -74,10 +75,10 @@ class Consumer:
         look_soon: Callable[[], None],
     ) -> None:
         self.source = source
-        self.know(state)
         self._own_ns = 0
         self.trust(state)
         self.share = slots.share(quota)
+        self.know(state)
         self.share.backlog = state.pending
         self._slots = slots
         self._start = start
@@ -108,9 +109,11 @@ class Consumer:
             delivery.nak(not_after=delivery.sent_after + self.lease)
 
     def know(self, state: ConsumerState) -> None:
-        """Take over the lease that the server grants."""
+        """Take over the lease that the server grants, and what a pull may ask for."""
         self.ack_wait = state.ack_wait_ns / NS
         self.lease = lease_end(0.0, self.ack_wait)
+        self.share.largest = state.max_batch or maxsize
+        self._longest = state.max_expires_ns / NS or EXPIRES
 
     def trust(self, state: ConsumerState) -> None:
         """Take the consumer for what the server says: nobody has deleted it since."""
@@ -157,9 +160,8 @@ class Consumer:
                     await self._after_refusal(batch)
                     continue
                 for_backlog = self.share.for_backlog
-                intake.pull(
-                    batch, EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, once=for_backlog
-                )
+                expires = min(EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, self._longest)
+                intake.pull(batch, expires, once=for_backlog)
 
     async def _after_refusal(self, batch: int) -> None:
         """Wait a little, then make sure that the consumer exists.

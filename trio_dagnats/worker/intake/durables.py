@@ -102,6 +102,15 @@ class Durable:
                 f"the server refuses the consumer of task type {served.task_type!r}: {error}; "
                 "another consumer's filter overlaps it"
             ) from error
+        if state.max_ack_pending < self._spec.max_ack_pending:
+            log.warning(
+                "consumer %s: the server allows no more than %d unanswered messages of it "
+                "(max_ack_pending): as many waiting tasks stop the task type; raise the limit of "
+                "the server, the account or the stream to %d",
+                self.consumer,
+                state.max_ack_pending,
+                self._spec.max_ack_pending,
+            )
         return state
 
     async def restore(self, found: Found) -> tuple[ConsumerState, bool]:
@@ -123,8 +132,8 @@ class Durable:
         live = next((c for c in found if c.durable == self.consumer), None)
         if live is not None and _fits(live, self._spec):
             return live, False
-        merged = _merged(live, self._spec)
-        return await self._broker.ensure_consumer(merged, deadline=deadline), True
+        state = await self._broker.ensure_consumer(_merged(live, self._spec), deadline=deadline)
+        return state, live is None or _kept(state) != _kept(live)
 
     async def _delete_orphans(self, found: Sequence[ConsumerState], deadline: float) -> None:
         """Delete nameless consumers that old workers left on our filter."""
@@ -136,6 +145,11 @@ class Durable:
             ):
                 log.warning("deleting the orphaned consumer %s", consumer.name)
                 await self._broker.delete_consumer(self.stream, consumer.name, deadline=deadline)
+
+
+def _kept(state: ConsumerState) -> tuple[int, int]:
+    """Return what is kept in shape; the server may set it lower than it was asked to."""
+    return state.ack_wait_ns, state.max_ack_pending
 
 
 def _fits(live: ConsumerState, spec: ConsumerSpec) -> bool:
@@ -153,4 +167,6 @@ def _merged(live: ConsumerState | None, spec: ConsumerSpec) -> ConsumerSpec:
         filter_subject=spec.filter_subject,
         ack_wait_ns=max(live.ack_wait_ns, spec.ack_wait_ns),
         max_ack_pending=max(live.max_ack_pending, spec.max_ack_pending),
+        max_batch=live.max_batch,
+        max_expires_ns=live.max_expires_ns,
     )

@@ -48,6 +48,7 @@ leaves a ledger that adds up. The waits are plain trio parking; no I/O.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import maxsize
 from typing import final
 
 import trio
@@ -109,9 +110,11 @@ class Share:
         open_pulls: pulls that have not ended as far as is known: messages do not say which pull
             they answer, so it is exact only when nothing is promised any more.
         behind: a pull that has to wait for the end of the one under way.
+        largest: messages that one pull may ask for at most, as its durable has it.
     """
 
     quota: Quota
+    largest: int = maxsize
     left_behind: Callable[[], int] = int
     backlog: int = 0
     quantum: int = 0
@@ -290,7 +293,7 @@ class Slots:
         return self.free > 0 if share.backlog else self.running < self.capacity
 
     def _grant(self, share: Share) -> int:
-        batch = min(self.free, share.quota.room)
+        batch = min(self.free, share.quota.room, share.largest)
         if len(self.shares) > 1:
             share.for_backlog = share.backlog > 0
             batch = self._turn(share, batch) if share.for_backlog else self._reserve(share, batch)

@@ -167,7 +167,10 @@ def continued(draft: Draft, event: HistoryEvent, msg_id: str) -> None:
     if not draft.is_going(event.step_id) or _is_old_continue(draft, event, msg_id):
         return
     step = draft.definition.step(event.step_id)
-    if step.type is not StepType.AGENT_LOOP:  # anybody may write such an event
+    if step.type is not StepType.AGENT_LOOP:
+        # Its task is answered, so nothing would come any more; with the DagNats engine it hangs.
+        problem = f"step {step.id!r} is no agent loop, so it cannot continue: make it one"
+        draft.fail_step(step.id, problem)
         return
     state = draft.steps[step.id]
     begun = rfc3339(draft.now_ns) if state.loop_started_at == ZERO_TIME else state.loop_started_at

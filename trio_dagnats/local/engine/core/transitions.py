@@ -224,6 +224,16 @@ def join(first: RunState, then: RunState) -> RunState:
     return RunState.model_construct(run=then.run, book=book)
 
 
+def fail(state: RunState, text: str, cause: str, now_ns: int, nonce: Nonce) -> RunState:
+    """End a run that cannot be carried on, whatever is wrong with it."""
+    draft = Draft(state, now_ns, nonce)
+    going = [step_id for step_id in draft.steps if draft.is_going(step_id)]
+    for step_id in (going or list(draft.steps))[:1]:
+        draft.change(step_id, status=StepStatus.FAILED, error=text)
+    draft.end(RunStatus.FAILED, text)
+    return draft.done(applied=state.book.applied, cause=cause)
+
+
 def overflow(state: RunState, what: Applied, text: str, nonce: Nonce) -> RunState:
     """End a run whose snapshot has become too large to be stored.
 

@@ -24,7 +24,7 @@ def mismatch(schema: Mapping[str, object] | None, value: object, place: str = ""
     if not isinstance(value, dict):
         return ""
     for key in _list(schema.get("required")):
-        if key not in value:
+        if isinstance(key, str) and key not in value:
             return f"{place or 'the input'} lacks the field {key!r}"
     for key, inner in _mapping(schema.get("properties")).items():
         problem = mismatch(_mapping(inner), value[key], _inside(place, key)) if key in value else ""
@@ -34,13 +34,16 @@ def mismatch(schema: Mapping[str, object] | None, value: object, place: str = ""
 
 
 def unknown_types(schema: Mapping[str, object] | None, place: str = "") -> Iterator[str]:
-    """Yield the types that no value has, such as ``integer``, and where they stand.
+    """Yield what no input fits, such as the type ``integer`` or a list of types, and where.
 
-    For ``supported``: such a schema would refuse every value there.
+    For ``supported``: the DagNats engine registers such a schema, and then refuses every start.
     """
     wanted = (schema or {}).get("type")
-    if wanted and wanted not in TYPES:
+    if wanted and not (isinstance(wanted, str) and wanted in TYPES):
         yield f"the type {wanted!r} of {place or 'the input'}"
+    for key in _list((schema or {}).get("required")):
+        if not isinstance(key, str):
+            yield f"the required field {key!r} of {place or 'the input'}"
     for key, inner in _mapping((schema or {}).get("properties")).items():
         yield from unknown_types(_mapping(inner), _inside(place, key))
 
