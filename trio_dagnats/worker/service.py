@@ -68,7 +68,7 @@ from trio_dagnats.worker.intake.consume import Consumer
 from trio_dagnats.worker.intake.durables import Durable
 from trio_dagnats.worker.intake.lookout import Lookout
 from trio_dagnats.worker.intake.slots import Slots
-from trio_dagnats.worker.intake.source import find
+from trio_dagnats.worker.intake.source import Source, find
 from trio_dagnats.worker.observe.health import Health
 from trio_dagnats.worker.observe.micro_service import MicroService
 from trio_dagnats.worker.observe.stalled import Standstills
@@ -117,7 +117,6 @@ class Service:
         self._settings = settings
         self.interrupted: BaseException | None = None
         self._broker = broker
-        self._handlers = handlers
         self._registration = registration
         self._telemetry = telemetry
         self._slots = Slots(settings.concurrency)
@@ -127,7 +126,10 @@ class Service:
         self._draining = trio.Event()
         self._attempts: InFlight | None = None
         self._watchdog = Watchdog(lambda: self.live)
-        self._sources = [Durable(broker, handler.served) for handler in handlers]
+        self._by_handler: list[tuple[Handler, list[Source]]] = [
+            (handler, [Durable(broker, handler.served)]) for handler in handlers
+        ]
+        self._sources = [source for _, sources in self._by_handler for source in sources]
         self._in_flight: list[Attempt] = []
         self.ready = False
 
@@ -254,20 +256,21 @@ class Service:
     ) -> None:
         """Make the consumer of each handler, and show it to the lookout.
 
-        Several consumers of one handler would have the same quota. What a worker finds in a durable
-        that it has made itself, with nobody else in the directory, was delivered to nobody.
+        All consumers of a handler have the same quota. What a worker finds in a durable that it has
+        made itself, with nobody else in the directory, was delivered to nobody.
         """
         found = await find(self._sources)
         absent = {source for source in self._sources if not source.is_among(found)}
         alone = bool(absent) and await presence.is_alone()
-        for handler, source in zip(self._handlers, self._sources, strict=True):
-            state = await source.ensure(found)
+        for handler, sources in self._by_handler:
             quota = self._slots.quota(handler.served.concurrency)
             start = partial(admit_for, handler.program)
-            consumer = Consumer(source, state, self._slots, quota, start, lookout.look_soon)
-            if alone and source in absent:
-                consumer.made_alone()
-            lookout.consumers.append(consumer)
+            for source in sources:
+                state = await source.ensure(found)
+                consumer = Consumer(source, state, self._slots, quota, start, lookout.look_soon)
+                if alone and source in absent:
+                    consumer.made_alone()
+                lookout.consumers.append(consumer)
 
     def _observers(self) -> list[Callable[[], Awaitable[None]]]:
         """Make what only looks at the attempts; each gets a function that lists those in flight."""

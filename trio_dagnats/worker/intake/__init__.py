@@ -6,8 +6,9 @@ it calls ``start(consumer, delivery)``. ``lookout`` looks at the sources now and
 when there is reason to. ``slots`` say how many attempts may run and which pulls may promise more,
 ``pull_sizes`` how much is asked for at a time, ``waiting_line`` who waits for a slot.
 
-A task type served from several consumers: another kind of ``Source``, or several of one;
-``service`` makes a ``Consumer`` (and so a ``Share``) for each, all with the handler's ``Quota``.
+A task type served from several consumers: more sources in ``Service.__init__`` (another kind than
+``Durable``, of which a type and group has one); ``service`` makes a ``Consumer`` (and
+so a ``Share``) for each, all with the handler's ``Quota``.
 
 Public to the other rooms: ``Served``, ``Slots``, ``Source``, ``Consumer``, ``Durable``,
 ``Lookout``. May import none of them; only the ground. Called by ``service``, ``attempts``,
