@@ -33,7 +33,9 @@ class ConnectOptions:
         nkey_seed: path of a file with an nkey seed; likewise.
         tls: the context to verify the server with; when given (or with a ``tls://`` URL), nothing
             is sent to a server that does not speak TLS.
-        connect_timeout: seconds until a first connect is given up.
+        connect_timeout: seconds until a first connect is given up. Every address that is known has
+            an equal share of them (1 second at least), at a reconnect as well, so one that does
+            not answer does not keep the others waiting; a lookup that hangs is abandoned.
 
     Raises:
         UsageError: options that contradict each other, or a file that is not there or holds no

@@ -67,7 +67,7 @@ class _Connection:
 
     def __init__(self, urls: list[str], options: ConnectOptions, *, fast: bool) -> None:
         self._fast = fast
-        self._client: Client = SteadyClient()
+        self._client: Client = SteadyClient(options.connect_timeout)
         self._urls = urls
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)
@@ -118,7 +118,7 @@ class _Connection:
         return self._public
 
     def _make_path(self, link: Link) -> OwnPath:
-        self._client = client = HookedClient(link.routes)
+        self._client = client = HookedClient(link.routes, self._options.connect_timeout)
         self._path = OwnPath(client, link)
         return self._path
 
@@ -170,7 +170,7 @@ class _Connection:
             return f"cannot connect to {self._names}: {self._refusal}"
         if self._refusal is not None and _is_refused(self._refusal):
             return f"{self._names} refused the credentials: check user, token, credentials or nkey"
-        if self._refusal is None:
+        if self._refusal is None or isinstance(self._refusal, TimeoutError):
             return f"no answer from {self._names} within {seconds:g} s: is a NATS server there?"
         reason = str(self._refusal) or type(self._refusal).__name__
         return f"cannot connect to {self._names} within {seconds:g} s: {reason}"

@@ -10,18 +10,22 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterable
 from typing import cast
 
 import nats.errors
 import trio
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from trio_asyncio import trio_as_aio
 from trio_asyncio._loop import TrioEventLoop
 
 from trio_dagnats.transport.nats.parsing import first_message, incoming, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
+from trio_dagnats.transport.nats_py.dialling import Dialler, Name
+from trio_dagnats.transport.options import DEFAULT_PORT
 
 CLOSE_PATIENCE = 1.0
 Take = Callable[[bytes], bytes]
@@ -35,7 +39,20 @@ class PlainText(nats.errors.Error):
         return "the server does not offer TLS; nothing was sent to it"
 
 
-class AbortingTcp(TcpTransport):
+class DialledTcp(TcpTransport):
+    """A TCP transport on connections that a :class:`Dialler` has opened."""
+
+    async def take_over(self, sock: socket.socket) -> None:
+        """Talk on a new connection, which is asyncio's from now on."""
+        streams = await asyncio.open_connection(sock=sock, limit=DEFAULT_BUFFER_SIZE)
+        self._bare_io_reader, self._bare_io_writer = self._io_reader, self._io_writer = streams
+
+    def __bool__(self) -> bool:
+        """Say yes always: nats-py replaces a transport that says no before it connects."""
+        return True
+
+
+class AbortingTcp(DialledTcp):
     """A TCP transport whose end is bounded (notes A5, rule D12).
 
     With unsent bytes in the socket, nats-py's own waits for minutes. A dead connection is reset,
@@ -91,12 +108,8 @@ class AbortingTcp(TcpTransport):
     async def wait_closed(self) -> None:
         """Wait for the end, but not for long."""
         with contextlib.suppress(TimeoutError, OSError):
-            closing = super().wait_closed()  # type: ignore[no-untyped-call]  # the same
-            await asyncio.wait_for(closing, CLOSE_PATIENCE)
-
-    def __bool__(self) -> bool:
-        """Say yes always: nats-py replaces a transport that says no before it connects."""
-        return True
+            async with asyncio.timeout(CLOSE_PATIENCE):
+                await super().wait_closed()  # type: ignore[no-untyped-call]  # the same
 
 
 class FastParser(Parser):
@@ -162,7 +175,30 @@ class SteadyClient(Client):
 
     It knows a few exceptions. All others, such as those of its own parser, end a task of it in
     silence: the connection is open, and nobody reads or mends it.
+
+    Args:
+        timeout: seconds in which every known server has its turn when one is looked for.
     """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._dialler = Dialler(timeout)
+        self._transport = DialledTcp()  # type: ignore[no-untyped-call]  # typed in part
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Open the connection to one server; every loop of nats-py comes through here."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # It was cancelled, and something (``wait_for`` of Python 3.11, when what it waits for
+            # came in that turn; nats-py's own ``except``) has swallowed that: nobody says it again.
+            raise asyncio.CancelledError
+        s.last_attempt = time.monotonic()
+        assert isinstance(self._transport, DialledTcp)
+        pool = map(_name, self._server_pool)
+        with contextlib.ExitStack() as opened:  # a cancelled task does not get what it awaited
+            sock = await trio_as_aio(self._dialler.dial)(_name(s), pool, opened)
+            opened.pop_all()
+        await self._transport.take_over(sock)
 
     async def _read_loop(self) -> None:
         """Read until the connection is lost; nothing is done if nats-py has seen that itself."""
@@ -178,7 +214,8 @@ class SteadyClient(Client):
     async def _process_connect_init(self) -> None:
         """Greet the server; a failure is one that nats-py tries again after."""
         try:
-            await super()._process_connect_init()
+            async with asyncio.timeout_at(self._dialler.ends):
+                await super()._process_connect_init()
         except Exception as error:
             if self._transport is not None:
                 # Else it is left to the collector, and its bytes are still taken.
@@ -191,8 +228,8 @@ class SteadyClient(Client):
 class HookedClient(SteadyClient):
     """A client that hands messages of our own subscriptions straight to their routes."""
 
-    def __init__(self, routes: Routes) -> None:
-        super().__init__()
+    def __init__(self, routes: Routes, timeout: float = 10.0) -> None:
+        super().__init__(timeout)
         self._routes = routes
         self._ps = self._fast = FastParser(self, routes)
         self._tcp = AbortingTcp(self._fast.take)
@@ -244,6 +281,10 @@ class HookedClient(SteadyClient):
         self._tcp.reset = False
 
 
+def _name(server: Srv) -> Name:
+    return server.uri.hostname or "", server.uri.port or DEFAULT_PORT
+
+
 def protect_loop() -> None:
     """Keep KeyboardInterrupt out of trio-asyncio's main task (rule D13).
 
@@ -261,6 +302,7 @@ def hooks_fit() -> bool:
         and hasattr(Client, "_read_loop")
         and hasattr(Client, "_process_op_err")
         and hasattr(Client, "_process_connect_init")
+        and hasattr(Client, "_connect_to_server")
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
