@@ -1,15 +1,17 @@
 """Credentials, TLS and mistyped URLs against real servers that ask for them."""
 
+import json
 import logging
 import os
 import ssl
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import nkeys
 import pytest
 import trio
-from odd_bytes import CERTIFICATE, KEY, trusting
+from odd_bytes import CERTIFICATE, KEY, Injector, trusting
 
 from trio_dagnats import ConnectOptions, TaskContext, Worker
 from trio_dagnats.errors import ConnectError, Missing, UsageError
@@ -36,7 +38,7 @@ def server(tmp_path: Path, text: str) -> Server:
     return Server(config=config)
 
 
-async def connect(url: str, options: ConnectOptions | None = None) -> None:
+async def connect(url: str | list[str], options: ConnectOptions | None = None) -> None:
     with trio.fail_after(DEADLINE):
         async with open_broker(url, options):
             pass
@@ -84,6 +86,60 @@ async def test_a_wrong_word_is_refused_at_once_and_named_by_host_only(
             told = await refusal(url, options, caplog)
             assert found.url in told
             assert "refused the credentials" in told
+
+
+ODD = ["p@ss", "a/b", "a:b", "100%", "a b", "a#b?c", "\u00fc\u20ac", "%41"]
+
+
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("word", ODD)
+@pytest.mark.parametrize("by", ["token", "password"])
+async def test_special_characters_stand_in_a_url_as_percent_codes(
+    tmp_path: Path, word: str, by: str
+) -> None:
+    user = {"token": word} if by == "token" else {"user": word, "password": word}
+    login = ":".join(quote(part, safe="") for part in user.values())
+    text = json.dumps({"authorization": user}, ensure_ascii=False)
+    async with server(tmp_path, text) as found:
+        await connect(found.url.replace("nats://", f"nats://{login}@"))
+
+
+@pytest.mark.usefixtures("either_path")
+async def test_the_login_of_a_url_is_that_of_servers_learnt_later_too(tmp_path: Path) -> None:
+    back = trio.Event()
+    async with (
+        server(tmp_path, 'authorization { user: ada, password: "right" }') as found,
+        trio.open_nursery() as nursery,
+    ):
+        injector = Injector(found.port)
+        passing = await nursery.start(in_scope, injector)
+        url = injector.url.replace("nats://", "nats://ada:right@")
+        async with (
+            open_broker(url, ConnectOptions(connect_timeout=4)) as broker,
+            broker.listen("x", lambda message: back.set() if message is None else None),
+        ):
+            learnt = found.url.removeprefix("nats://").encode()
+            await injector.inject(b'INFO {"connect_urls":["%b"]}\r\n' % learnt)
+            await broker.request("$SYS.REQ.USER.INFO", b"", timeout=DEADLINE)  # it has been read
+            passing.cancel()
+            with trio.fail_after(2 * DEADLINE):
+                await back.wait()
+
+
+async def in_scope(
+    injector: Injector, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Pass bytes on until the scope is cancelled that is told when it has begun."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(injector.run)
+        task_status.started(nursery.cancel_scope)
+
+
+@pytest.mark.parametrize("other", ["nats://bob:x@two:4222", "nats://t0ken@two:4222"])
+async def test_urls_that_log_in_differently_are_refused(other: str) -> None:
+    with pytest.raises(UsageError, match="log in differently") as error:
+        await connect([f"nats://ada:{SECRET}@one:4222", other])
+    assert SECRET not in str(error.value)
 
 
 @pytest.mark.parametrize("end", ["", "\n"])

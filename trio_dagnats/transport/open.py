@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from trio_dagnats.errors import UsageError, without_groups
-from trio_dagnats.transport.options import ConnectOptions, check_url
+from trio_dagnats.transport.options import ConnectOptions, check_url, take_login
 from trio_dagnats.transport.port import Broker
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ async def _as_it_is(broker: Broker) -> AsyncIterator[Broker]:
 async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterator[Broker]:
     if not urls:
         raise UsageError("no server URL given; write nats://host:4222")
-    checked = [check_url(url) for url in urls]
+    checked, options = take_login([check_url(url) for url in urls], options or ConnectOptions())
     # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
     from trio_dagnats.transport.nats_py.connection import dial  # noqa: PLC0415
 
-    async with _connected(dial(checked, options or ConnectOptions())) as broker:
+    async with _connected(dial(checked, options)) as broker:
         yield broker
 
 

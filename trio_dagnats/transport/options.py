@@ -3,11 +3,11 @@
 import importlib.util
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from trio_dagnats.errors import UsageError
 
@@ -25,7 +25,9 @@ class ConnectOptions:
 
     Attributes:
         name: the connection's name in the server's reports.
-        user: user name, with ``password``.
+        user: user name, with ``password``. Without any way to log in, what stands in the URL is
+            taken (``nats://user:password@host``, or a token; special characters as ``%XX``), for
+            the servers that the cluster tells of as well.
         password: never shown.
         token: never shown.
         credentials: path of a ``.creds`` file, read again at every connect; needs the extra
@@ -51,17 +53,21 @@ class ConnectOptions:
     tls: ssl.SSLContext | None = None
     connect_timeout: float = 10.0
 
-    def __post_init__(self) -> None:
-        """Check what can be checked without a server."""
+    @property
+    def ways(self) -> list[str]:
+        """The ways to log in that are given; one at the most."""
         ways = {
             "user": self.user,
             "token": self.token,
             "credentials": self.credentials,
             "nkey_seed": self.nkey_seed,
         }
-        given = [name for name, value in ways.items() if value is not None]
-        if len(given) > 1:
-            raise UsageError(f"give one way to log in, not {' and '.join(given)}")
+        return [name for name, value in ways.items() if value is not None]
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a server."""
+        if len(self.ways) > 1:
+            raise UsageError(f"give one way to log in, not {' and '.join(self.ways)}")
         if (self.user is None) != (self.password is None):
             raise UsageError("give user and password together")
         if not (isfinite(self.connect_timeout) and self.connect_timeout > 0):
@@ -114,6 +120,30 @@ def check_url(url: str) -> str:
             "%XX, or give it by ConnectOptions"
         )
     return full
+
+
+def take_login(urls: list[str], options: ConnectOptions) -> tuple[list[str], ConnectOptions]:
+    """Take user and password, or a token, out of checked URLs: servers learnt later need it, too.
+
+    A way to log in that the options give wins.
+
+    Raises:
+        UsageError: the URLs hold different ones.
+    """
+    parts = [urlsplit(url) for url in urls]
+    bare = [part._replace(netloc=part.netloc.rpartition("@")[2]).geturl() for part in parts]
+    logins = {part.netloc.rpartition("@")[0] for part in parts} - {""}
+    if not logins or options.ways:
+        return bare, options
+    if len(logins) > 1:
+        raise UsageError(
+            f"{', '.join(bare)}: these URLs log in differently; give one user and password for all "
+            "of them, by ConnectOptions or in each URL"
+        )
+    user, found, password = logins.pop().partition(":")
+    if not found:
+        return bare, replace(options, token=unquote(user))
+    return bare, replace(options, user=unquote(user), password=unquote(password))
 
 
 def shown(url: str) -> str:
