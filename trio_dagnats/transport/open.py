@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from trio_dagnats.errors import UsageError, without_groups
@@ -57,15 +58,19 @@ async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterato
 
 @asynccontextmanager
 async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIterator[Broker]:
-    if options is not None:
-        raise UsageError("a connected client has its own options; give a URL to use ConnectOptions")
+    options = options or ConnectOptions()
+    if replace(options, jetstream_domain=None, jetstream_prefix=None) != ConnectOptions():
+        raise UsageError(
+            "a connected client has its own options: give a URL to use ConnectOptions, but for the "
+            "JetStream domain or prefix"
+        )
     if not hasattr(client, "jetstream"):
         raise UsageError(
             f"{type(client).__name__} is no server URL, no list of URLs and no nats-py client"
         )
     from trio_dagnats.transport.nats_py.borrowed import borrow  # noqa: PLC0415 - see above
 
-    async with _connected(borrow(client)) as broker:
+    async with _connected(borrow(client, options.api)) as broker:
         yield broker
 
 

@@ -10,10 +10,13 @@ from typing import final
 from urllib.parse import unquote, urlsplit
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.wire.subjects import is_key
 
 SCHEMES = ("nats", "tls")
 """No ``ws``: it needs aiohttp, and our own transport speaks plain TCP and TLS only."""
 DEFAULT_PORT = 4222
+INBOX = "_INBOX"
+JETSTREAM_API = "$JS.API"
 _SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 
@@ -35,6 +38,10 @@ class ConnectOptions:
         nkey_seed: path of a file with an nkey seed; likewise.
         tls: the context to verify the server with; when given (or with a ``tls://`` URL), nothing
             is sent to a server that does not speak TLS.
+        inbox_prefix: how the subjects of answers begin, for users that may not subscribe to all.
+        jetstream_domain: the JetStream domain of the engine, if it is reached over a leaf node.
+        jetstream_prefix: how the subjects of the JetStream API begin, if the account imports it
+            under another name than ``$JS.API``; in place of a domain.
         connect_timeout: seconds until a first connect is given up. Every address that is known has
             an equal share of them (1 second at least), at a reconnect as well, so one that does
             not answer does not keep the others waiting; a lookup that hangs is abandoned.
@@ -51,6 +58,9 @@ class ConnectOptions:
     credentials: str | Path | None = None
     nkey_seed: str | Path | None = None
     tls: ssl.SSLContext | None = None
+    inbox_prefix: str = INBOX
+    jetstream_domain: str | None = None
+    jetstream_prefix: str | None = None
     connect_timeout: float = 10.0
 
     @property
@@ -70,11 +80,29 @@ class ConnectOptions:
             raise UsageError(f"give one way to log in, not {' and '.join(self.ways)}")
         if (self.user is None) != (self.password is None):
             raise UsageError("give user and password together")
+        self._check_subjects()
         if not (isfinite(self.connect_timeout) and self.connect_timeout > 0):
             raise UsageError(f"connect_timeout must be seconds > 0, not {self.connect_timeout!r}")
         for path in (self.credentials, self.nkey_seed):
             if path is not None:
                 _check_key_file(Path(path), jwt=path is self.credentials)
+
+    def _check_subjects(self) -> None:
+        if self.jetstream_domain is not None and self.jetstream_prefix is not None:
+            raise UsageError("give jetstream_domain or jetstream_prefix, not both")
+        for name in ("inbox_prefix", "jetstream_domain", "jetstream_prefix"):
+            text = getattr(self, name)
+            if text is not None and not is_key(text):
+                raise UsageError(
+                    f"{name} must be words joined by dots, without '*' and '>', not {text!r}"
+                )
+
+    @property
+    def api(self) -> str:
+        """How the subjects of the JetStream API begin."""
+        if self.jetstream_domain is not None:
+            return f"$JS.{self.jetstream_domain}.API"
+        return self.jetstream_prefix or JETSTREAM_API
 
 
 def _check_key_file(path: Path, *, jwt: bool) -> None:

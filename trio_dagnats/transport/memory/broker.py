@@ -51,6 +51,8 @@ class MemoryBroker:
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
+        self.abort_after = ABORT_AFTER
+        self.new_inbox = core.new_inbox
         self.line = Line(server.clockwork)
         self.acks_to_lose = 0
 
@@ -58,11 +60,6 @@ class MemoryBroker:
     def max_payload(self) -> int:
         """See the port."""
         return self._server.max_payload
-
-    @property
-    def abort_after(self) -> float:
-        """See the port."""
-        return ABORT_AFTER
 
     def time_ns(self) -> int:
         """See the port."""

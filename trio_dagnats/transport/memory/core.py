@@ -25,6 +25,11 @@ LISTEN_PATIENCE = 5.0
 _inboxes = count(1)
 
 
+def new_inbox() -> str:
+    """Return a subject for answers that nobody else has."""
+    return f"_INBOX.{next(_inboxes)}"
+
+
 def checked(
     server: MemoryServer,
     subject: str,
@@ -60,7 +65,7 @@ async def ask(
         answers.append(message)
         answered.set()
 
-    inbox = Subscription(f"_INBOX.{next(_inboxes)}", "", take)
+    inbox = Subscription(new_inbox(), "", take)
     server.subscribe(inbox)
     try:
         await line.turn(deadline)

@@ -41,6 +41,7 @@ class NatsBroker:
         self._api = JsApi(link)
         self._publisher = Publisher(link, self._api)
         self.post = self._publisher.post
+        self.new_inbox = link.new_inbox
         self.time_ns = time.time_ns
         self.abort_after = link.abort_after
         self._records = Records(link, self._api)

@@ -18,7 +18,6 @@ from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.jsapi import api_subject
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
@@ -45,10 +44,10 @@ class NatsIntake:
     ) -> None:
         self._link = link
         self._fresh = fresh
-        self._next = api_subject("CONSUMER.MSG.NEXT", stream, durable)
+        self._next = api_subject(link.api, "CONSUMER.MSG.NEXT", stream, durable)
         self._name = durable
         self._sink = sink
-        self.inbox = new_inbox()
+        self.inbox = link.new_inbox()
         self._credits = 0
         self._expires = 0.0
         self._once = False

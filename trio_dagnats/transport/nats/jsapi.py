@@ -73,37 +73,48 @@ def no_jetstream() -> Missing:
     )
 
 
-def api_subject(operation: str, *names: str) -> str:
+def api_subject(api: str, operation: str, *names: str) -> str:
     """Return where the API is asked for an operation on streams and consumers of these names.
+
+    Args:
+        api: how its subjects begin, as ``Link.api``.
+        operation: one or more words of the API.
+        names: the stream's, and the consumer's.
 
     Raises:
         UsageError: a name is none: it would ask for another operation, or for many streams.
     """
-    return ".".join(("$JS.API", operation, *map(check_name, names)))
-
-
-def create_subject(stream: str, consumer: str, filter_subject: str) -> str:
-    """Return where the API is asked for a consumer with one filter.
-
-    Raises:
-        UsageError: a name is none, or the filter is none.
-    """
-    asked = api_subject("CONSUMER.CREATE", stream, consumer)
-    return f"{asked}.{check_filter(filter_subject)}"
+    return ".".join((api, operation, *map(check_name, names)))
 
 
 @final
 class JsApi:
-    """The management side of a server."""
+    """The management side of a server.
+
+    Attributes:
+        prefix: how its subjects begin.
+        subject: :func:`api_subject` of this connection's API.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.prefix = link.api
+        self.subject = partial(api_subject, link.api)
+
+    def create_subject(self, stream: str, consumer: str, filter_subject: str) -> str:
+        """Return where the API is asked for a consumer with one filter.
+
+        Raises:
+            UsageError: a name is none, or the filter is none.
+        """
+        asked = self.subject("CONSUMER.CREATE", stream, consumer)
+        return f"{asked}.{check_filter(filter_subject)}"
 
     async def call(self, subject: str, request: Json | None, deadline: float) -> Json:
         """Ask the API; None sends an empty body.
 
         Args:
-            subject: what to ask, as :func:`api_subject` returns it.
+            subject: what to ask, as :attr:`subject` returns it.
             request: the body.
             deadline: trio time.
 
@@ -129,8 +140,8 @@ class JsApi:
 
     async def has_stream(self, stream: str, deadline: float) -> bool:
         """See ``port.Broker.has_stream``."""
-        asked = api_subject("STREAM.INFO", stream)
-        names = await self.call(api_subject("STREAM.NAMES"), {"subject": ">"}, deadline)
+        asked = self.subject("STREAM.INFO", stream)
+        names = await self.call(self.subject("STREAM.NAMES"), {"subject": ">"}, deadline)
         if stream in _names(names):
             return True
         try:
@@ -141,7 +152,7 @@ class JsApi:
 
     async def takes(self, subject: str, deadline: float) -> bool:
         """Say whether some stream takes a subject."""
-        asked = api_subject("STREAM.NAMES")
+        asked = self.subject("STREAM.NAMES")
         return bool(_names(await self.call(asked, {"subject": subject}, deadline)))
 
     async def ensure_stream(self, spec: StreamSpec, deadline: float) -> None:
@@ -157,15 +168,15 @@ class JsApi:
             "num_replicas": 1,
         }
         try:
-            found = await self.call(api_subject("STREAM.INFO", spec.name), None, deadline)
+            found = await self.call(self.subject("STREAM.INFO", spec.name), None, deadline)
         except Missing as missing:
             if str(STREAM_NOT_FOUND) not in str(missing):
                 raise
-            await self.call(api_subject("STREAM.CREATE", spec.name), config, deadline)
+            await self.call(self.subject("STREAM.CREATE", spec.name), config, deadline)
             return
         live = cast("dict[str, object]", found["config"])
         if any(live.get(name, False) != config[name] for name in _STREAM_FIELDS):
-            await self.call(api_subject("STREAM.UPDATE", spec.name), {**live, **config}, deadline)
+            await self.call(self.subject("STREAM.UPDATE", spec.name), {**live, **config}, deadline)
 
     async def ensure_bucket(self, bucket: str, ttl_ns: int, deadline: float) -> None:
         """Create a bucket as nats.go does (contract 1.3); one that is there is left alone."""
@@ -185,11 +196,11 @@ class JsApi:
             "num_replicas": 1,
         }
         if not await self.has_stream(stream, deadline):
-            await self.call(api_subject("STREAM.CREATE", stream), config, deadline)
+            await self.call(self.subject("STREAM.CREATE", stream), config, deadline)
 
     async def consumers(self, stream: str, deadline: float) -> list[ConsumerState]:
         """See ``port.Broker.consumers``."""
-        asked = api_subject("CONSUMER.LIST", stream)
+        asked = self.subject("CONSUMER.LIST", stream)
         found: list[ConsumerState] = []
         while True:
             page = await self.call(asked, {"offset": len(found)}, deadline)
@@ -210,14 +221,14 @@ class JsApi:
             "max_ack_pending": spec.max_ack_pending,
             "max_deliver": spec.max_deliver,
         }
-        subject = create_subject(spec.stream, spec.durable, spec.filter_subject)
+        subject = self.create_subject(spec.stream, spec.durable, spec.filter_subject)
         request = {"stream_name": spec.stream, "config": config}
         return _state(await self.call(subject, request, deadline))
 
     async def delete_consumer(self, stream: str, name: str, deadline: float) -> None:
         """See ``port.Broker.delete_consumer``."""
         try:
-            await self.call(api_subject("CONSUMER.DELETE", stream, name), None, deadline)
+            await self.call(self.subject("CONSUMER.DELETE", stream, name), None, deadline)
         except Missing as missing:
             if str(CONSUMER_NOT_FOUND) not in str(missing):
                 raise

@@ -5,9 +5,10 @@ from typing import final
 
 from trio_dagnats.errors import Missing
 from trio_dagnats.transport.nats.frames import Frame
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, api_subject
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.records import Records, direct_record
 from trio_dagnats.transport.nats.stores import Publisher
+from trio_dagnats.transport.options import JETSTREAM_API
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
 from trio_dagnats.transport.rules import (
     OPERATION,
@@ -28,11 +29,15 @@ class KeyValues:
         self._api = api
         self._records = records
         self._publisher = publisher
+        self._elsewhere = api.prefix != JETSTREAM_API
 
     async def get(self, bucket: str, key: str, deadline: float) -> Entry | None:
         """Read a key directly from the stream's store."""
         subject = key_subject(bucket, key)
-        asked = f"{api_subject('DIRECT.GET', f'KV_{bucket}')}.{subject}"
+        if self._elsewhere:  # nobody says there that a bucket is absent, or has no direct reads
+            record = await self._get_slowly(bucket, subject, deadline)
+            return entry_of(bucket, record) if record else None
+        asked = f"{self._api.subject('DIRECT.GET', f'KV_{bucket}')}.{subject}"
         frame = Frame(asked, b"", not_after=deadline)
         answer = await self._api.ask(frame, deadline)
         if answer.status == NO_RESPONDERS:  # no such bucket, or one without direct reads
@@ -76,7 +81,9 @@ class KeyValues:
         """Purge the bucket's stream below a prefix: one request, whatever the number of keys."""
         request = {"filter": below_subject(bucket, prefix)}
         try:
-            await self._api.call(api_subject("STREAM.PURGE", f"KV_{bucket}"), request, deadline)
+            await self._api.call(
+                self._api.subject("STREAM.PURGE", f"KV_{bucket}"), request, deadline
+            )
         except Missing as missing:
             raise no_bucket(bucket) from missing
 
@@ -89,9 +96,11 @@ class KeyValues:
         expect: int | None,
         deadline: float,
     ) -> int:
+        subject = key_subject(bucket, key)
         try:
             stored = await self._publisher.store(
-                key_subject(bucket, key),
+                # Over a leaf node keys of another domain are written through its API only.
+                f"{self._api.prefix}.{subject}" if self._elsewhere else subject,
                 value,
                 msg_id="",
                 headers=headers,

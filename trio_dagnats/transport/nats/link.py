@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import Protocol
 
 import trio
@@ -9,8 +10,9 @@ import trio
 from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
-from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
+from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
+from trio_dagnats.transport.options import INBOX, JETSTREAM_API
 
 BARRIER_PATIENCE = 5.0
 
@@ -46,14 +48,23 @@ class Link:
     Args:
         make_path: makes the path for this link.
         abort_after: seconds after which a dead connection is aborted.
+        inbox_prefix: how the subjects of answers begin.
+        api: how the subjects of the JetStream API begin.
 
     Attributes:
+        api: the same.
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
         echoed_at: trio time at which the last echo was asked for.
     """
 
-    def __init__(self, make_path: "Callable[[Link], Path]", abort_after: float) -> None:
+    def __init__(
+        self,
+        make_path: "Callable[[Link], Path]",
+        abort_after: float,
+        inbox_prefix: str = INBOX,
+        api: str = JETSTREAM_API,
+    ) -> None:
         self.abort_after = abort_after
         self.now = trio.lowlevel.current_clock().current_time
         self.active = 0
@@ -61,7 +72,9 @@ class Link:
         self.routes = Routes()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
-        self.requests = Requests(self.outbox, new_inbox())
+        self._inbox_prefix = inbox_prefix
+        self.api = api
+        self.requests = Requests(self.outbox, self.new_inbox())
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start the tasks that move frames, and open the inbox for answers."""
@@ -71,6 +84,10 @@ class Link:
         match = acknowledgements(self.requests.inbox, inbox.sid)
         self.routes.acks = Acks(match, self.requests.acknowledged)
         await self.path.subscribe(inbox)
+
+    def new_inbox(self) -> str:
+        """Return a subject for answers that nobody else has."""
+        return f"{self._inbox_prefix}.{token_hex(11)}"
 
     def reconnected(self) -> None:
         """Send again what was in flight, and tell listeners that they may have missed something."""

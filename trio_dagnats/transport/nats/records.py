@@ -15,15 +15,8 @@ import trio
 
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_ack, decode_headers
-from trio_dagnats.transport.nats.jsapi import (
-    MESSAGE_NOT_FOUND,
-    ApiError,
-    JsApi,
-    api_subject,
-    create_subject,
-)
+from trio_dagnats.transport.nats.jsapi import MESSAGE_NOT_FOUND, ApiError, JsApi
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.port import Record
 from trio_dagnats.wire.subjects import check_key
 from trio_dagnats.wire.text import parse_rfc3339, rfc3339
@@ -132,7 +125,7 @@ class Records:
         request = json.dumps({"multi_last": list(subjects)}).encode()
         while trio.current_time() < deadline:
             gathering = _Several()
-            frame = Frame(api_subject("DIRECT.GET", stream), request, not_after=deadline)
+            frame = Frame(self._api.subject("DIRECT.GET", stream), request, not_after=deadline)
             await self._ask(frame, gathering, deadline)
             if gathering.able is not None:
                 return gathering.records if gathering.able else None
@@ -142,7 +135,7 @@ class Records:
         """Read the newest message of one subject."""
         try:
             reply = await self._api.call(
-                api_subject("STREAM.MSG.GET", stream),
+                self._api.subject("STREAM.MSG.GET", stream),
                 {"last_by_subj": check_key(subject)},
                 deadline,
             )
@@ -184,18 +177,20 @@ class Records:
             "inactive_threshold": IDLE_NS,
         }
         request = {"stream_name": stream, "config": config}
-        made = await self._api.call(create_subject(stream, name, subject), request, deadline)
+        made = await self._api.call(
+            self._api.create_subject(stream, name, subject), request, deadline
+        )
         expected = int(str(made.get("num_pending", 0)))
         try:
             return await self._fetch(stream, name, expected, deadline) if expected else []
         finally:
-            self._link.outbox.put(Frame(api_subject("CONSUMER.DELETE", stream, name), b""))
+            self._link.outbox.put(Frame(self._api.subject("CONSUMER.DELETE", stream, name), b""))
 
     async def _fetch(
         self, stream: str, name: str, expected: int, deadline: float
     ) -> list[Record] | None:
         """Pull in parts: a server drops a connection on which too many bytes wait."""
-        subject = api_subject("CONSUMER.MSG.NEXT", stream, name)
+        subject = self._api.subject("CONSUMER.MSG.NEXT", stream, name)
         most_bytes = max(PART_BYTES, 2 * self._link.path.max_payload)
         records: list[Record] = []
         while len(records) < expected:
@@ -210,7 +205,7 @@ class Records:
 
     async def _ask(self, frame: Frame, answers: _Answers, deadline: float) -> None:
         """Send a request and take its answers until they say that they are complete."""
-        frame.reply = new_inbox()
+        frame.reply = self._link.new_inbox()
         route = self._link.routes.add(frame.reply, answers.take, gap=answers.gap)
         try:
             await self._link.path.subscribe(route)

@@ -8,7 +8,6 @@ sends again, in order, what had been sent before (rule D5).
 import re
 from collections.abc import Callable
 from itertools import count
-from secrets import token_hex
 from typing import Protocol, final
 
 import outcome
@@ -253,8 +252,3 @@ def _again(request: Request) -> Frame | None:
 def _is_silent(request: Request, now: float) -> bool:
     sent_at = request.frame.sent_at
     return sent_at > 0 and now - sent_at > SILENCE
-
-
-def new_inbox(prefix: str = "_INBOX") -> str:
-    """Return an inbox that nobody else has."""
-    return f"{prefix}.{token_hex(11)}"

@@ -34,7 +34,7 @@ STATUS, DESCRIPTION = "Status", "Description"
 
 
 @asynccontextmanager
-async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
+async def borrow(client: Client, api: str) -> AsyncIterator[NatsBroker]:
     """Use a connected client for the length of a block; see ``open_broker``."""
     if not client.is_connected:
         raise UsageError("the nats-py client is not connected: await its connect() first")
@@ -44,7 +44,13 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
             "a connected client needs the trio-asyncio loop that it lives in: give it to the "
             "worker inside that `async with trio_asyncio.open_loop()`"
         )
-    link = Link(partial(BorrowedPath, client, loop), FOREVER)
+    if client.options.get("no_echo"):
+        raise UsageError(
+            "the nats-py client was connected with no_echo=True, but confirmations are messages to "
+            "ourselves: connect it without, or give a URL"
+        )
+    inbox_prefix = client.new_inbox().rpartition(".")[0]
+    link = Link(partial(BorrowedPath, client, loop), FOREVER, inbox_prefix, api)
     assert isinstance(link.path, BorrowedPath)
     async with held(_Holder(link.path, link)):
         yield NatsBroker(link)

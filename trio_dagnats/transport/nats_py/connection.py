@@ -110,8 +110,9 @@ class _Connection:
 
     def _make_link(self, loop: trio_asyncio.TrioEventLoop) -> Link:
         if not self._fast:
-            return Link(partial(self._make_public, loop), FOREVER)
-        return Link(self._make_path, ABORT_AFTER)
+            make_public = partial(self._make_public, loop)
+            return Link(make_public, FOREVER, self._options.inbox_prefix, self._options.api)
+        return Link(self._make_path, ABORT_AFTER, self._options.inbox_prefix, self._options.api)
 
     def _make_public(self, loop: trio_asyncio.TrioEventLoop, link: Link) -> BorrowedPath:
         self._public = BorrowedPath(self._client, loop, link)
@@ -139,7 +140,8 @@ class _Connection:
         except NotStored as error:
             raise ConnectError(
                 f"{self._names} is connected, but our own messages do not come back: this nats-py "
-                "does not fit, or the account may not publish to its _INBOX"
+                f"does not fit, or the account may not use {self._options.inbox_prefix}.>: give an "
+                "inbox_prefix (ConnectOptions) that it may"
             ) from error
 
     async def _dial(self, loop: trio_asyncio.TrioEventLoop) -> None:
