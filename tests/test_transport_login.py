@@ -15,7 +15,7 @@ from odd_bytes import CERTIFICATE, KEY, Injector, trusting
 
 from trio_dagnats import ConnectOptions, TaskContext, Worker
 from trio_dagnats.errors import ConnectError, Missing, UsageError
-from trio_dagnats.local import Server
+from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
 
 SECRET = "hunter2"
@@ -234,6 +234,7 @@ async def test_where_tls_was_asked_for_no_password_goes_out_in_the_clear(
     assert "does not offer TLS" in told
 
 
+@pytest.mark.usefixtures("either_path")
 async def test_a_server_without_jetstream_says_what_to_run(tmp_path: Path) -> None:
     """The account of this connection has none, as on a server that was started without it."""
     accounts = "accounts { A: { users: [{user: a, password: a}] } }"
@@ -243,9 +244,10 @@ async def test_a_server_without_jetstream_says_what_to_run(tmp_path: Path) -> No
         @worker.handle("t")
         async def handler(ctx: TaskContext) -> None: ...
 
-        with trio.fail_after(DEADLINE), pytest.raises(Missing, match="nats-server -js"):
-            async with worker:
-                pass
+        for it in (worker, LocalEngine(found.url)):
+            with trio.fail_after(DEADLINE), pytest.raises(Missing, match="nats-server -js"):
+                async with it:
+                    pass
 
 
 async def test_a_configuration_that_is_not_there_is_named() -> None:
