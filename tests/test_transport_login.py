@@ -213,6 +213,28 @@ async def test_tls_connects_with_a_context_that_trusts_the_server(tmp_path: Path
         await connect(found.url.replace("nats:", "tls:"), ConnectOptions(tls=context))
 
 
+@pytest.mark.usefixtures("either_path")
+@pytest.mark.parametrize("scheme", ["nats", "tls"])
+async def test_tls_begins_before_the_server_speaks_if_that_is_asked_for(
+    tmp_path: Path, scheme: str
+) -> None:
+    files = f'cert_file: "{CERTIFICATE}", key_file: "{KEY}"'
+    options = ConnectOptions(tls=trusting(), tls_handshake_first=True)
+    async with server(tmp_path, f"tls {{ {files}, handshake_first: true }}") as found:
+        await connect(found.url.replace("nats", scheme), options)
+
+
+@pytest.mark.usefixtures("either_path")
+async def test_a_handshake_that_comes_first_needs_no_other_sign_of_tls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a context of its own a client trusts the usual authorities."""
+    files = f'cert_file: "{CERTIFICATE}", key_file: "{KEY}"'
+    options = ConnectOptions(tls_handshake_first=True, connect_timeout=1)
+    async with server(tmp_path, f"tls {{ {files}, handshake_first: true }}") as found:
+        assert "certificate verify failed" in await refusal(found.url, options, caplog)
+
+
 async def test_a_server_that_cannot_be_verified_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,6 +38,8 @@ class ConnectOptions:
         nkey_seed: path of a file with an nkey seed; likewise.
         tls: the context to verify the server with; when given (or with a ``tls://`` URL), nothing
             is sent to a server that does not speak TLS.
+        tls_handshake_first: begin TLS before the server has said anything, for one that has
+            ``handshake_first`` in its configuration; without ``tls`` the usual authorities count.
         inbox_prefix: how the subjects of answers begin, for users that may not subscribe to all.
         jetstream_domain: the JetStream domain of the engine, if it is reached over a leaf node.
         jetstream_prefix: how the subjects of the JetStream API begin, if the account imports it
@@ -58,6 +60,7 @@ class ConnectOptions:
     credentials: str | Path | None = None
     nkey_seed: str | Path | None = None
     tls: ssl.SSLContext | None = None
+    tls_handshake_first: bool = False
     inbox_prefix: str = INBOX
     jetstream_domain: str | None = None
     jetstream_prefix: str | None = None

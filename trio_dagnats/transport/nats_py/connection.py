@@ -244,6 +244,7 @@ class _Connection:
             "reconnected_cb": self._on_back,
             "closed_cb": self._on_closed,
             "tls": options.tls,
+            "tls_handshake_first": options.tls_handshake_first,
             "user": options.user,
             "password": options.password,
             "token": options.token,
