@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import trio
 from contract_bench import PATIENCE, Bench, Sink
 
 from trio_dagnats import Client, ConnectOptions, TaskContext, Worker, Workflow
-from trio_dagnats.errors import ConnectError, Missing, UsageError
+from trio_dagnats.errors import ConnectError, Missing, NotStored, UsageError
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker, trio_asyncio
-from trio_dagnats.transport.port import Broker
+from trio_dagnats.transport.port import Broker, StreamSpec
 
 OTHER_INBOX = ConnectOptions(inbox_prefix="_MINE.inbox")
 OTHER_API = ConnectOptions(jetstream_prefix="engine.api")
@@ -229,3 +229,30 @@ async def test_a_client_of_the_users_takes_no_other_option(nats_server: Server) 
             async with open_broker(client, OTHER_INBOX):
                 pass
         await trio_asyncio.aio_as_trio(client.close)()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_the_server_does_not_let_us_do_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    denied = '"Secret.>", "$JS.API.STREAM.INFO.>"'
+    permissions = f'publish: {{ deny: [{denied}] }}, subscribe: {{ deny: ["hidden.>"] }}'
+    async with (
+        restricted(tmp_path, permissions) as server,
+        connected(way, server.url, ConnectOptions(), monkeypatch) as broker,
+    ):
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "Secret.a": lambda: broker.request("Secret.a", b"", timeout=2),
+            "Secret.b": lambda: broker.store("Secret.b", b"", deadline=trio.current_time() + 2),
+            "$JS.API.STREAM.INFO.S": lambda: broker.ensure_stream(
+                StreamSpec(name="S", subjects=("s",)), deadline=trio.current_time() + 2
+            ),
+        }
+        for subject, call in calls.items():
+            with pytest.raises(NotStored, match=re.escape(f"publish to '{subject}'")):
+                await call()
+        async with broker.listen("hidden.x", lambda _: None):
+            pass
+
+    assert caplog.text.count('publish to "secret.a"') >= 1
+    assert way == "borrowed" or caplog.text.count("hidden.x") >= 1

@@ -70,7 +70,8 @@ class NatsBroker:
         try:
             answer = await self._api.ask(frame, deadline)
         except NotStored as error:
-            raise NotStored(f"no answer from {subject!r} within {timeout:g} s") from error
+            why = self._link.requests.refusal(subject)
+            raise NotStored(f"no answer from {subject!r} within {timeout:g} s{why}") from error
         if answer.status == NO_RESPONDERS:
             raise Missing(f"nobody serves {subject!r} on this server")
         return _message(answer)

@@ -14,14 +14,23 @@ import outcome
 import trio
 
 from trio_dagnats.errors import NotStored
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.outbox import Outbox
 from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
+
+log = Log("trio_dagnats.transport")
 
 SWEEP = 0.1
 """Seconds between two looks at the deadlines."""
 SILENCE = 5.0
 """Seconds without an answer after which a frame is sent again (nats.go's publish timeout)."""
+
+MOST_REFUSALS = 1000
+"""Refusals, and subjects of them, that are remembered."""
+_REFUSAL = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
+)
 
 Again = Callable[[], Frame]
 
@@ -134,6 +143,7 @@ class Requests:
         self._numbers = count(1)
         self._table: dict[bytes, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
+        self._refused: set[str] = set()
         self.contact = 0.0
 
     @property
@@ -199,6 +209,26 @@ class Requests:
         if request is not None:
             request.acknowledged(found)
 
+    def heard_error(self, text: str) -> None:
+        """Take what the server says of us: a refusal tells why there will be no answer.
+
+        Args:
+            text: as the server has sent it, or in small letters, as nats-py has it.
+        """
+        found = _REFUSAL.search(text)
+        if found is None or found[0] in self._refused or len(self._refused) >= MOST_REFUSALS:
+            return
+        log.warning("the server refuses us: %s", found[0])
+        self._refused.add(found[0])  # said once
+        if found[1].lower() == "publish":
+            self._refused.add(found[2].lower())
+
+    def refusal(self, subject: str) -> str:
+        """Return why nothing came back from a subject, as the end of a sentence; mostly empty."""
+        if subject.lower() not in self._refused:
+            return ""
+        return f": the server does not let this user publish to {subject!r}"
+
     def _find(self, token: bytes) -> Request | None:
         request = self._table.pop(token, None)
         # The answer may be to an earlier send than the last one: then it proves too little.
@@ -208,6 +238,7 @@ class Requests:
 
     def reconnected(self) -> None:
         """Send again what had been sent on the old connection, before anything new."""
+        self._refused.clear()
         self.contact = trio.current_time()  # nothing of the old connection arrives any more
         sent = [request for request in self._table.values() if request.frame.sent_at]
         frames = [(request, _again(request)) for request in sent]
@@ -224,7 +255,8 @@ class Requests:
             await trio.sleep(SWEEP)
             now = trio.current_time()
             for late in [r for r in self._table.values() if r.deadline <= now]:
-                self._fail(late, NotStored("the server did not answer in time"))
+                why = self.refusal(late.frame.subject)
+                self._fail(late, NotStored(f"the server did not answer in time{why}"))
             for silent in [r for r in self._table.values() if _is_silent(r, now)]:
                 frame = _again(silent)
                 if frame is not None:

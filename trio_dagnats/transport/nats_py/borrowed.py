@@ -179,6 +179,8 @@ class BorrowedPath:
         """Notice reconnects of the client, until its end."""
         while not self._client.is_closed:
             await trio.sleep(LOOK)
+            if self._client.last_error is not None:  # of several since the last look the newest
+                link.requests.heard_error(str(self._client.last_error))
             reconnects = int(self._client.stats["reconnects"])
             if reconnects != self._reconnects and self.writable:
                 self._reconnects = reconnects

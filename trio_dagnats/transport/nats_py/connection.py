@@ -99,7 +99,7 @@ class _Connection:
         protect_loop()
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(_log_loop_error)
-            link = self._make_link(loop)
+            self._link = link = self._make_link(loop)
             await self._dial(loop)
             self.broker = NatsBroker(link)
             with self._scope:
@@ -208,6 +208,7 @@ class _Connection:
         self._refusal = error
         if isinstance(error, PlainText) or _is_refused(error):
             self._dialling.cancel()  # trying again changes nothing
+        self._link.requests.heard_error(str(error))
         log.debug("nats: %r", error)
 
     async def _on_lost(self) -> None:
