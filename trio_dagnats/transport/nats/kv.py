@@ -30,6 +30,7 @@ class KeyValues:
         self._records = records
         self._publisher = publisher
         self._elsewhere = api.prefix != JETSTREAM_API
+        self._seen: set[str] = set()
 
     async def get(self, bucket: str, key: str, deadline: float) -> Entry | None:
         """Read a key directly from the stream's store."""
@@ -50,6 +51,8 @@ class KeyValues:
     async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
         """Read keys directly from the stream's store, at once if the server can (from 2.11 on)."""
         subjects = [key_subject(bucket, key) for key in keys]
+        if self._elsewhere:
+            await self._look_for(bucket, deadline)
         if len(keys) > 1:  # a subscription for the answers costs more than the request for one
             records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
             if records is not None:
@@ -97,6 +100,8 @@ class KeyValues:
         deadline: float,
     ) -> int:
         subject = key_subject(bucket, key)
+        if self._elsewhere:
+            await self._look_for(bucket, deadline)
         try:
             stored = await self._publisher.store(
                 # Over a leaf node keys of another domain are written through its API only.
@@ -111,6 +116,14 @@ class KeyValues:
         except Missing as missing:
             raise no_bucket(bucket) from missing
         return stored.sequence
+
+    async def _look_for(self, bucket: str, deadline: float) -> None:
+        """Ask once for a bucket in another domain: there nobody says that it is absent."""
+        if bucket in self._seen:
+            return
+        if not await self._api.has_stream(f"KV_{bucket}", deadline):
+            raise no_bucket(bucket)
+        self._seen.add(bucket)
 
     async def _get_slowly(self, bucket: str, subject: str, deadline: float) -> Record | None:
         try:
