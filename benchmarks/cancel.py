@@ -46,7 +46,7 @@ from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire import events
 from trio_dagnats.wire.events import parse_event
-from trio_dagnats.worker.attempts.timers import Nursling
+from trio_dagnats.worker.attempts.timers import AgeQueue
 from trio_dagnats.worker.engine.run_watch import RunWatch
 
 BAR_MS = 50.0
@@ -193,7 +193,7 @@ async def no_ops(url: str, tasks: int, concurrency: int, *, watched: bool) -> fl
     """Serve tasks that do nothing; return the microseconds of CPU that each one took."""
     with ExitStack() as stack:
         if not watched:
-            for owner in (Nursling, RunWatch):
+            for owner in (AgeQueue, RunWatch):
                 for name in ("add", "discard", "join", "leave"):
                     if hasattr(owner, name):
                         stack.enter_context(patch.object(owner, name, lambda *_: None))

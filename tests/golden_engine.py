@@ -13,8 +13,8 @@ from trio_dagnats.local.engine.core.messages import render
 from trio_dagnats.local.engine.core.state import Kind, RunState
 from trio_dagnats.local.engine.core.supported import check_supported
 from trio_dagnats.local.engine.core.transitions import HANDLED, Applied
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, parse_event
-from trio_dagnats.wire.workflow import WorkflowDef
 
 START_NS = 1_786_000_000_000_000_000
 STEP_NS = 1_000_000

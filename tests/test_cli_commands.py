@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cli_process import COMMAND, WORKER, Done, cli, cli_process, environment, gone, held, refuses
 
-from trio_dagnats.cli import runs, unserved
 from trio_dagnats.cli.exits import Exit
+from trio_dagnats.cli.requests import runs, unserved
 from trio_dagnats.local import Server
 
 NEW_TEST_PATIENCE = 60.0

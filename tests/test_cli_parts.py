@@ -10,14 +10,14 @@ import trio
 from rich.console import Console, RenderableType
 
 from trio_dagnats import errors
-from trio_dagnats.cli import app, documents, exits, new, options, render, texts
+from trio_dagnats.cli import app, child_link, exits, new, options
 from trio_dagnats.cli.dev import command as dev
-from trio_dagnats.cli.dev import lines
 from trio_dagnats.cli.dev.board import MOST_RUNS, Board
 from trio_dagnats.cli.exits import CliError, Exit, explain
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output import documents, render, texts
+from trio_dagnats.cli.output.screen import Screen
+from trio_dagnats.cli.requests.unserved import warning
 from trio_dagnats.cli.target import load, locate
-from trio_dagnats.cli.unserved import warning
 from trio_dagnats.client import (
     AttemptTree,
     Place,
@@ -268,8 +268,8 @@ def test_the_url_comes_from_the_environment(
 
 
 def test_lines_are_put_together_from_pieces() -> None:
-    written = lines.write("loaded", ["é"]) + lines.write("ready", 1)
-    pieces = lines.Lines()
+    written = child_link.write("loaded", ["é"]) + child_link.write("ready", 1)
+    pieces = child_link.Lines()
 
     found = [line for byte in written for line in pieces.feed(bytes([byte]))]
     assert found == [{"loaded": ["é"]}, {"ready": 1}]

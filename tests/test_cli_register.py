@@ -13,15 +13,15 @@ import trio
 from cli_process import Done, cli, cli_process, held
 
 from trio_dagnats import Client
-from trio_dagnats.cli import changes
-from trio_dagnats.cli.changes import State
 from trio_dagnats.cli.exits import Exit
+from trio_dagnats.cli.output import changes
+from trio_dagnats.cli.output.changes import State
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.client.stored import changes as changes_of
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.difference import ABSENT, Difference
+from trio_dagnats.wire.definitions.difference import ABSENT, Difference
 from trio_dagnats.wire.text import NS
 
 PATIENCE = 20.0

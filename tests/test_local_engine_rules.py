@@ -12,10 +12,10 @@ from trio_dagnats import Client, Run, TaskContext, Worker, Workflow
 from trio_dagnats.client import Priority, Rate, RunStatus, StepStatus
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.local import LocalEngine
-from trio_dagnats.local.engine.core.paths import find, matches, offset_of, printed
-from trio_dagnats.local.engine.core.ratelimit import Bucket
-from trio_dagnats.local.engine.core.schema import mismatch, unknown_types
+from trio_dagnats.local.engine.core.ratelimit import TokenBucket
 from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.local.engine.core.values.paths import find, matches, offset_of, printed
+from trio_dagnats.local.engine.core.values.schema import mismatch, unknown_types
 from trio_dagnats.local.engine.rates import bucket_key
 from trio_dagnats.testing import Harness
 
@@ -86,7 +86,7 @@ def test_an_event_without_the_field_does_not_match() -> None:
 
 def waits(count: int, limit: int, every_ns: int = 0, units: int = 1) -> list[float]:
     """Take from a new bucket of a second; return the seconds to wait."""
-    bucket, found = Bucket.full(limit, S, 0), []
+    bucket, found = TokenBucket.full(limit, S, 0), []
     for number in range(count):
         bucket, wait_ns = bucket.take(units, limit, S, number * every_ns)
         found.append(wait_ns / S)
@@ -108,7 +108,7 @@ def test_a_task_may_take_several_units() -> None:
 def test_turns_are_never_more_than_the_limit_in_a_period() -> None:
     for limit in (1, 3, 7):
         asked = [i * S // 13 for i in range(100)]
-        bucket, due = Bucket.full(limit, S, 0), []
+        bucket, due = TokenBucket.full(limit, S, 0), []
         for now_ns in asked:
             bucket, wait_ns = bucket.take(1, limit, S, now_ns)
             due.append(now_ns + wait_ns)
@@ -118,7 +118,7 @@ def test_turns_are_never_more_than_the_limit_in_a_period() -> None:
 
 
 def test_a_limit_that_was_changed_holds_at_once() -> None:
-    bucket, _ = Bucket.full(100, S, 0).take(1, 1, S, 0)
+    bucket, _ = TokenBucket.full(100, S, 0).take(1, 1, S, 0)
 
     assert bucket.take(1, 1, S, 0)[1] == S
 

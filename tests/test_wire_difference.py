@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from trio_dagnats.wire.difference import ABSENT, Difference, differences
+from trio_dagnats.wire.definitions.difference import ABSENT, Difference, differences
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.text import NS
-from trio_dagnats.wire.workflow import WorkflowDef
 
 A = {"id": "a", "task": "a"}
 B = {"id": "b", "task": "b"}

@@ -13,9 +13,9 @@ import trio_dagnats.wire
 from trio_dagnats.attempt.loop_state import MARK, read_state
 from trio_dagnats.attempt.note import decode
 from trio_dagnats.errors import UsageError, WireError
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import parse_event
 from trio_dagnats.wire.run import WorkflowRun
-from trio_dagnats.wire.workflow import WorkflowDef
 from trio_dagnats.worker.engine.facts import _run_facts, _step_facts
 
 DEEP = 10_000
@@ -89,10 +89,10 @@ def bodies() -> Iterator[bytes]:
 def parsers() -> dict[str, Callable[..., object]]:
     """Find what reads bytes or text in the modules of the wire, by its name."""
     found: dict[str, Callable[..., object]] = {}
-    for module in pkgutil.iter_modules(trio_dagnats.wire.__path__):
-        members = vars(import_module(f"trio_dagnats.wire.{module.name}"))
+    for module in pkgutil.walk_packages(trio_dagnats.wire.__path__, "trio_dagnats.wire."):
+        members = vars(import_module(module.name))
         for name, member in members.items():
-            if getattr(member, "__module__", "") != f"trio_dagnats.wire.{module.name}":
+            if getattr(member, "__module__", "") != module.name:
                 continue
             if inspect.isfunction(member) and name.startswith(("parse_", "read_")):
                 found[name] = member

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from trio_dagnats.errors import WireError
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.run import RunStatus, StepStatus, WorkflowRun
-from trio_dagnats.wire.workflow import WorkflowDef
 
 
 def run(status: str = "completed", **outputs: object) -> WorkflowRun:

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.retry import RetryPolicy, Strategy
-from trio_dagnats.wire.steps import StepType
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.retry import RetryPolicy, Strategy
+from trio_dagnats.wire.definitions.steps import StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 ONE: dict[str, object] = {"id": "a", "task": "t"}
 MATCH = {"left": "id", "op": "eq", "right": "input.id"}

@@ -123,7 +123,10 @@ async def test_a_block_by_no_handler_is_named_by_its_stack(
 
 
 async def test_the_end_of_a_block_is_told(harness: Harness, told: Callable[[str], Told]) -> None:
-    blocks, again = told("blocks the event loop"), told("the event loop runs again")
+    blocks, again = (
+        told("blocks the event loop"),
+        told("the event loop runs again"),
+    )
     worker = Worker(harness.broker)
 
     @worker.handle("t")

@@ -17,8 +17,8 @@ from trio_dagnats.transport.nats.routes import FIRST_SID
 from trio_dagnats.transport.port import Message
 from trio_dagnats.wire.micro import Verb, verb_subject
 from trio_dagnats.wire.names import history_subject
-from trio_dagnats.worker import service
 from trio_dagnats.worker.attempts.attempt import Attempt
+from trio_dagnats.worker.execution import admission
 from trio_dagnats.worker.execution.triage import parse
 
 PATIENCE = 30.0
@@ -149,7 +149,7 @@ async def test_a_task_whose_start_fails_keeps_no_slot(
             raise RuntimeError("a defect of ours")
         return parse(attempt)
 
-    monkeypatch.setattr(service, "parse", choke)
+    monkeypatch.setattr(admission, "parse", choke)
     worker = Worker(harness.broker, concurrency=1)
 
     @worker.handle("t", ack_wait=30)

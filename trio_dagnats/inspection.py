@@ -18,7 +18,10 @@ _context = vars(BaseException)["__context__"].__get__
 
 
 def leaves(err: BaseException) -> Iterator[BaseException]:
-    """Yield an exception, or what is grouped in it at any depth, once each and in their order."""
+    """Yield an exception, or what is grouped in it at any depth, once each and in their order.
+
+    A stack and not a recursion: groups may be nested deeper than Python recurses.
+    """
     seen: set[int] = set()
     todo = [err]
     while todo:

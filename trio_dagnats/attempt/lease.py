@@ -6,7 +6,15 @@ confirmed renewal plus the durable's ``ack_wait``, less a margin, and the attemp
 there. The first lease begins when the server sends the message, which can be long before it
 arrives (a partition that heals delivers it late).
 
-All times are trio clock readings in seconds. No I/O.
+All times are trio clock readings in seconds. No I/O. With the durable's ordinary 300 seconds::
+
+    sent_after     +100                                +295           +300
+    │ ours           │ a renewal is sent: confirmed, the │ we give up   │ the server may deliver
+    │                │ lease begins anew at its send     │ (the margin) │ to another worker
+
+Who renews: ``worker.attempts.upkeep``, by a timer, while the handler waits. While a handler blocks
+the event loop nobody does: the timer cannot run, and a thread of its own would say "still working"
+for a process that hangs. The watchdog names the line that blocks, and the lease ends.
 """
 
 MARGIN_SHARE = 0.1
@@ -32,7 +40,11 @@ def fresh_within(ack_wait: float) -> float:
 
 
 def renew_at(since: float, ack_wait: float) -> float:
-    """Return when to renew next: after a third of the lease, which leaves two more tries."""
+    """Return when to renew next: after a third of the lease.
+
+    The other two thirds are for a connection that is lost just then: the renewal is sent again when
+    it is back, as long as the lease lasts.
+    """
     return since + ack_wait / 3
 
 

@@ -15,6 +15,9 @@ could not be stored (contract H20).
 
 Nothing here acts. ``worker.execution.effects`` feeds :func:`step` with what happened, carries out
 the effects in their order, and feeds what became of the last one.
+
+The ordinary attempt goes through the table without asking it each time: ``fast_path``, beside it,
+has looked up the states of the straight way once, at import, in this same table.
 """
 
 from collections.abc import Mapping
@@ -56,7 +59,7 @@ class Input(Named):
     """The message is no task, but names the run and step that wait for it."""
     MESSAGE_KEPT = auto()
     MESSAGE_NOT_KEPT = auto()
-    """The dead letter could not be stored."""
+    """The dead letter could not be stored: the message is all that there is, so it stays."""
     RUN_CANCELLED_BEFORE = auto()
     """Its run was over before it started (contract 5, step 4)."""
     ALREADY_SETTLED = auto()
@@ -69,6 +72,7 @@ class Input(Named):
     """There is a handler to run."""
     STARTED_STORED = auto()
     STARTED_NOT_STORED = auto()
+    """Perhaps it is all the same: its id tells it from the next delivery's."""
     COMPLETED = auto()
     CONTINUED = auto()
     FAILED = auto()
@@ -78,6 +82,7 @@ class Input(Named):
     """A pause that nobody waits for here: by ``hand_back=True``, or by a drain during it."""
     OUTCOME_STORED = auto()
     OUTCOME_NOT_STORED = auto()
+    """No acknowledgement: it may be stored, and the next delivery reads the history to find out."""
     SETTLED_ELSEWHERE = auto()
     """Another delivery of the dispatch has settled it, or the run has ended."""
     DRAINED = auto()

@@ -1,7 +1,16 @@
 """The checkpoint of an agent loop, one write (design 8.9): state, iteration, dispatch, signals.
 
 One write commits an iteration as a whole, so a crash leaves either the old state or the new one,
-and the dispatch in it tells a redelivery that its own work is done.
+and the dispatch in it tells a redelivery that its own work is done::
+
+    handler ──> checkpoint written ──> step.continue stored ──> ACK
+              │                      │                        │
+    dies here:│ the next delivery    │ it finds its own       │ it finds the continue in the
+              │ runs the iteration   │ dispatch: the continue │ history: ACK, nothing else
+              │ again                │ is published           │
+
+The number of iterations is counted here and nowhere else: the one in the task is lost on retries
+(contract H12). Read and written by ``worker.context.iteration``; read by ``triage``.
 """
 
 import json
@@ -53,7 +62,10 @@ def write_state(loop: LoopState) -> bytes:
 
 
 def read_state(raw: bytes | None) -> LoopState | None:
-    """Read the checkpoint; None if there is none, or if it is not a loop's."""
+    """Read the checkpoint; None if there is none, or if it is not a loop's.
+
+    Looked for by its mark first: a large checkpoint of some other handler is not parsed for it.
+    """
     if not raw or MARK.encode() not in raw:
         return None
     try:

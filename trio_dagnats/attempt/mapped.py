@@ -2,6 +2,11 @@
 
 An entry counts for the item that stands at its place now only if it is the same item for the same
 function: a fingerprint tells. So what changed between two tries runs again, and nothing else.
+
+One key for each item, ``<run>.<step>=map.<iteration>.<map>.<place>``, written when the item is
+finished: a worker that dies loses the items that it was about to finish, not those before. Keys
+begin with the iteration, so one iteration's can be cleared together (``wire.names.map_prefix``).
+Written and read by ``worker.context.durable_map`` through ``worker.engine.step_store``.
 """
 
 import re
@@ -36,7 +41,10 @@ def encode(entry: Entry) -> bytes:
 
 
 def decode(raw: bytes) -> Entry | None:
-    """Read an entry; None if it is none."""
+    """Read an entry; None if it is none.
+
+    By a pattern and not as JSON, because the result is validated from its bytes by whoever asked.
+    """
     found = _ENTRY.fullmatch(raw)
     return Entry(found[1].decode(), found[2]) if found else None
 

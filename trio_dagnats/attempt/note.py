@@ -2,6 +2,16 @@
 
 It stands beside the user's checkpoint under a key that no step id can have. The engine and the Go
 worker never read it.
+
+Why there is one at all: the history counts the starts of a dispatch, but cannot tell a start that
+killed its worker from one that was handed back on purpose, or that got further than those before
+it. Those two are written down, and an ordinary attempt has no note. Counted against a task are::
+
+    starts (history) - let_go - forgiven
+
+Written by the worker's ``Memory``, last write wins: one attempt of a dispatch speaks at a time, by
+its lease. What another version wrote must be readable: keys that are not known are ignored, keys
+that are missing are zero.
 """
 
 import json

@@ -1,4 +1,25 @@
-"""What a handler meant by how it ended; what that is to the table of an attempt's life. Pure."""
+"""What a handler meant by how it ended; what that is to the table of an attempt's life. Pure.
+
+==============================  ======================================  =========================
+the handler                     here                                    published
+==============================  ======================================  =========================
+returns, ``complete``           ``Completed``                           ``step.completed``
+``Continue``, ``continue_``     ``Continued``                           ``step.continue``
+raises ``Fatal``                ``Failed``, ``NON_RETRIABLE``           ``step.failed``
+raises ``RateLimited``          ``Failed``, ``RETRY_AFTER``             ``step.failed``
+raises anything else            ``Failed``, ``RETRIABLE``               ``step.failed``
+raises ``Retryable``            ``RetryInPlace``                        nothing: NAK with a delay
+a write of its was not stored   ``RetryInPlace``                        nothing: NAK with a delay
+``Retryable`` for the 6th time  ``Failed``, ``RETRIABLE``               ``step.failed``
+an output that cannot fit       ``Failed``, ``NON_RETRIABLE``           ``step.failed``
+==============================  ======================================  =========================
+
+A cancellation is no outcome: when the worker has cancelled an attempt, what its handler raises or
+returns then is logged and not looked at (``attempt.reasons`` says what follows).
+
+Errors come from users and libraries, so nothing is assumed of them: one whose ``__str__`` raises,
+whose class lies about itself, a group within a group. Whatever happens, something is said.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +46,10 @@ MAX_IN_PLACE = 5
 """Retries in place before the engine's policy decides, so that no run can wedge."""
 FIRST_IN_PLACE_DELAY = 1.0
 MAX_IN_PLACE_DELAY = 60.0
+"""Seconds before the first retry in place, doubled for each further one, and never more than this;
+what a handler asks for itself is taken as it is."""
 SHOWN_MEMBERS = 5
+"""Members of a group that an error text names: of a thousand tasks a thousand may fail."""
 SNAPSHOT_ROOM = 8192
 """Bytes of a run's snapshot that are not outputs: ids, states and times of a small run."""
 
@@ -52,7 +76,10 @@ class Continued:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt failed; ``retry_after_ms`` counts for ``RETRY_AFTER`` only."""
+    """The attempt failed; ``retry_after_ms`` counts for ``RETRY_AFTER`` only.
+
+    ``error`` is for people, and not yet cleaned: ``wire.events.failed`` does that as it writes.
+    """
 
     kind: FailureType
     error: str
@@ -62,7 +89,10 @@ class Failed:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryInPlace:
-    """Redeliver the same attempt; ``delay`` in seconds, None for a growing one."""
+    """Redeliver the same attempt; ``delay`` in seconds, None for a growing one.
+
+    The engine hears nothing of it: its retry budget is not touched, and the step's timeout goes on.
+    """
 
     error: str
     delay: float | None
@@ -84,6 +114,9 @@ INPUT_OF: Mapping[type[Settlement], Input] = {
 
 def classify(error: BaseException) -> Failed | RetryInPlace:
     """Say what an exception means; looks through groups and causes.
+
+    The strongest wish in a group wins, because its members are siblings and none of them knows of
+    the others: what must not be tried again is not tried because something else could be.
 
     Any ``Fatal`` wins, then the longest ``RateLimited``, then ``Retryable``; anything else is for
     the engine's retry policy. A handler's own timeout (``trio.TooSlowError``) is such an error. A
@@ -115,7 +148,11 @@ def _classify(error: BaseException) -> Failed | RetryInPlace:
 
 
 def failure(error: Fatal | RateLimited) -> Failed:
-    """Return the failure that one of these two stands for."""
+    """Return the failure that one of these two stands for.
+
+    Milliseconds are what the wire takes; a wish beyond any bound is cut here so that it can be one,
+    and to the engine's own bound by ``wire.events.failed``.
+    """
     if isinstance(error, Fatal):
         return Failed(kind=FailureType.NON_RETRIABLE, error=describe(error))
     after_ms = round(min(error.after, 1e6) * 1000)
@@ -152,6 +189,9 @@ def in_place_delay(times: int, wanted: float | None, jitter: float) -> float:
 def bounded(outcome: Settlement, max_payload: int) -> Settlement:
     """Turn an output that can never fit the engine's snapshot into a failure that says so.
 
+    Asked for each outcome before it is stored, for afterwards nobody could tell. Base64 makes four
+    bytes of three; that several outputs of a run may not fit together is not seen from here.
+
     The snapshot holds it as base64 and must fit ``max_payload``; else the step would stay running
     for ever.
     """
@@ -177,7 +217,17 @@ def event_for(  # noqa: PLR0913 - an outcome, and what its event is made of
     trace: TraceContext,
     iteration: int,
 ) -> Event:
-    """Return the event of an outcome."""
+    """Return the event of an outcome.
+
+    Args:
+        outcome: what is told.
+        task: whose it is.
+        dispatch: the task message's stream sequence; for a continue, whose id it is part of.
+        worker_id: this worker; a continue does not say it.
+        time_ns: nanoseconds since the epoch.
+        trace: the trace that it belongs to.
+        iteration: our own count, which a continue's id holds.
+    """
     if isinstance(outcome, Completed):
         return events.completed(
             task, outcome.output, worker_id=worker_id, time_ns=time_ns, trace=trace

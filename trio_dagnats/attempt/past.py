@@ -1,6 +1,23 @@
 """What a run's history says about a dispatch (design 8.1, 8.2, 8.6).
 
 Only what was stored after the task message speaks about it; the caller reads from there on.
+
+====================================  =======================================================
+an event of the run                   says
+====================================  =======================================================
+``workflow.cancelled`` and its kin    the run has ended, whatever the step is
+``step.started``, our number          a delivery of this dispatch has begun
+``step.failed`` without a worker      the engine's own: the step was timed out
+``step.completed``, ``step.failed``   the outcome, if the number is ours and a worker says it
+``step.continue``                     the outcome, if its id names our dispatch or iteration
+anything else, or what is unreadable  nothing
+====================================  =======================================================
+
+Why not a delivery count: it also counts deliveries that nobody has worked on (contract H39). Why
+not the snapshot: it lags behind the history, and keeps no dispatch.
+
+Called on a redelivery (``worker.execution.triage``), and after a conflict or a duplicate, with what
+is new only (``worker.engine.settle``).
 """
 
 from collections.abc import Iterable, Mapping
@@ -113,6 +130,7 @@ def too_often_text(past: Past, note: Note) -> str:
 
 
 def _is_timeout(event: HistoryEvent, task: Task) -> bool:
+    """Say whether the engine has given this attempt up; it alone publishes without a worker."""
     return (
         event.type == EventType.STEP_FAILED
         and not event.worker_id

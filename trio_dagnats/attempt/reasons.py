@@ -1,4 +1,9 @@
-"""Why the worker cancels an attempt, and all that follows from it. Pure."""
+"""Why the worker cancels an attempt, and all that follows from it. Pure.
+
+The first reason counts (``Attempt.cancel``): the run watch's, a drain's, that of a ``pause``. Only
+``LEASE_LOST`` takes another's place, when a hand-back could no longer be sent in time. The handler
+reads it as ``cancel_reason``; it is acted upon once, in ``worker.execution.farewell``.
+"""
 
 from collections.abc import Mapping
 from enum import Enum

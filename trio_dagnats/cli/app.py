@@ -1,4 +1,19 @@
-"""The group of all commands, and the border where every error becomes a sentence and a code."""
+"""The group of all commands, and the border where every error becomes a sentence and a code.
+
+What ends a command, and what becomes of it:
+
+==================================  ==============================================================
+it                                  exit code
+==================================  ==============================================================
+returns                             what it returns: mostly ``Exit.DONE``
+raises ``Interrupted``              128 and the signal's number; the command has said what it must
+raises click's ``Abort``, Ctrl-C    ``Exit.INTERRUPTED``
+raises an error of click's          ``Exit.USAGE``, with a hint at the command's help
+raises anything else                ``exits.explain``: one sentence and its code; a bug is 70
+==================================  ==============================================================
+
+Called by ``main.main`` once the extra is known to be there.
+"""
 
 import os
 import sys
@@ -8,17 +23,20 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import get_completion_class
 
-from trio_dagnats.cli import exits, new, register, runs, serve, workers
+from trio_dagnats.cli import exits, new, serve
 from trio_dagnats.cli.dev import command as dev
 from trio_dagnats.cli.exits import TRACEBACK, CliError, Exit, explain
 from trio_dagnats.cli.interrupt import Interrupted
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import child
+from trio_dagnats.cli.requests import register, runs, workers
 from trio_dagnats.errors import unwrap_group
 
 NAME = "trio-dagnats"
 COMPLETE = "_TRIO_DAGNATS_COMPLETE"
+"""The variable by which a shell's completion script calls this program."""
 SHELLS = ("bash", "zsh", "fish")
+"""Those for which click can write a completion script."""
 
 
 @click.group(
@@ -51,7 +69,12 @@ for room in (new, dev, serve, child, register, runs, workers):
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line; return the exit code.
+
+    Never raises an error of a command; what is told of one goes to stderr, as one line. click
+    would print and exit by itself (``standalone_mode``), but it knows neither our codes nor
+    groups.
+    """
     setup = Setup()
     try:
         code = cli.main(arguments, NAME, COMPLETE, standalone_mode=False, obj=setup)
@@ -67,6 +90,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _refuse(setup: Setup, error: click.ClickException) -> int:
+    """Say what click has found wrong with the arguments, and where the help is."""
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"; see `{context.command_path} --help`" if context else ""
     setup.screen.fail(f"{error.format_message().rstrip('.')}{hint}")
@@ -74,6 +98,11 @@ def _refuse(setup: Setup, error: click.ClickException) -> int:
 
 
 def _fail(setup: Setup, error: BaseException) -> int:
+    """Say what went wrong in one sentence; with ``TRIO_DAGNATS_TRACEBACK`` show where, too.
+
+    A bug is told with its type, and how to see more: everything that has no sentence of its own is
+    one.
+    """
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     text, code = explain(error, _url(setup))
@@ -83,6 +112,7 @@ def _fail(setup: Setup, error: BaseException) -> int:
 
 
 def _url(setup: Setup) -> str:
+    """Return the server for an error's text; a variable that names none has its own error."""
     try:
         return setup.url
     except CliError:

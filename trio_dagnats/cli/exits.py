@@ -1,4 +1,11 @@
-"""What exit codes mean, and which error has which. Pure."""
+"""What exit codes mean, and which error has which. Pure.
+
+The numbers are public: scripts test them. 0 to 6 are ours, 70 is ``EX_SOFTWARE`` of
+``sysexits.h``, and above 128 a shell expects a signal. ``run`` and ``dev`` end with 0 after
+*one* signal, because that is how they are meant to be ended.
+
+Called by ``app``, which explains every error here, and by commands that raise :class:`CliError`.
+"""
 
 from enum import IntEnum
 from typing import final
@@ -50,11 +57,19 @@ MEANINGS: dict[Exit, str] = {
     Exit.BUG: "a bug, or handlers that did not end (hard_exit)",
     Exit.INTERRUPTED: "Ctrl-C (143: SIGTERM); run and dev: the second one, 0 after one",
 }
+"""In the help of the program (:func:`table`), so each is a line."""
 
 
 @final
 class CliError(DagnatsError):
-    """An error of the command line itself, with its exit code."""
+    """An error of the command line itself, with its exit code.
+
+    The text is a whole sentence for the user, with the remedy: nothing is added to it.
+
+    Args:
+        text: what is wrong, and what to do.
+        code: the exit code that it leads to.
+    """
 
     def __init__(self, text: str, code: Exit = Exit.USAGE) -> None:
         super().__init__(text)
@@ -70,11 +85,24 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (DagnatsError, Exit.USAGE),
     (OSError, Exit.USAGE),
 )
-"""The first that fits counts."""
+"""The first that fits counts.
+
+So the order matters: ``RunFailed`` and ``BrokerError`` are ``DagnatsError``, too. ``OSError`` is
+here for files and ports that the user has named.
+"""
 
 
 def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
-    """Return an error as one sentence, and its exit code."""
+    """Return an error as one sentence, and its exit code.
+
+    ``Missing`` for one of the buckets or the stream that every engine has means that there is no
+    engine, and that is said; its own text would name a bucket that the user has never heard of.
+    The text of everything else is made one line, as errors may have several.
+
+    Args:
+        error: what a command has raised, without groups around it.
+        url: the server, if one is known; its password is not shown.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, CliError):
         return text, error.code
@@ -89,6 +117,7 @@ def explain(error: BaseException, url: str = "") -> tuple[str, Exit]:
 
 
 def _without_engine(url: str) -> str:
+    """Say that there is a server but no engine, and which two ways there are to have one."""
     where = f"the server at {shown(url)}" if url else "the server"
     return f"{where} has no DagNats engine; start `dagnats serve` there, or use `trio-dagnats dev`"
 

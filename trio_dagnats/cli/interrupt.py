@@ -1,4 +1,11 @@
-"""Ctrl-C as a cancellation: every command ends by its scopes, never by a traceback."""
+"""Ctrl-C as a cancellation: every command ends by its scopes, never by a traceback.
+
+Used by commands that do one thing and end. ``dev`` and ``run`` have signals of their own: there
+the first one is not an end but the beginning of a drain.
+
+Why not leave Ctrl-C to trio? It would raise ``KeyboardInterrupt`` in whichever task runs, and
+SIGTERM would end the process with its connection open. As a cancellation both unwind every block.
+"""
 
 import signal
 from collections.abc import Awaitable, Callable
@@ -32,6 +39,12 @@ def run(main: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _interruptible(main: Callable[[], Awaitable[T]]) -> T:
+    """Run the command beside a task that waits for the first signal.
+
+    The receiver ends with that signal: from then on SIGINT and SIGTERM are Python's again, so a
+    command that does not unwind can be ended all the same. A result that was there before the
+    signal counts.
+    """
     result: list[T] = []
     number = 0
     with without_groups():

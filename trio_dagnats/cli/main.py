@@ -1,6 +1,9 @@
 """The entry point: the sentence when the extra is missing, and the border where errors end.
 
 Only this module of the command line may be imported without the extra ``cli``.
+
+Two errors have no traceback even here: Ctrl-C while the program is imported, and a reader of our
+output that has gone (``trio-dagnats runs | head``).
 """
 
 import os
@@ -9,11 +12,17 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 LIBRARIES = ("click", "rich", "watchfiles")
+"""What the extra ``cli`` installs; they are looked for, and not imported, to know."""
 EXTRA_MISSING = 2
+"""``Exit.USAGE``; that module cannot be imported here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line; return the exit code.
+
+    Called by the console script, by ``python -m trio_dagnats.cli.main``, and by each process of
+    ``run --processes``. ``arguments`` are those of the command line if they are None.
+    """
     missing = [name for name in LIBRARIES if not _has(name)]
     if missing:
         sys.stderr.write(
@@ -32,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _has(name: str) -> bool:
+    """Say whether a module could be imported, without importing it."""
     try:
         return find_spec(name) is not None
     except ValueError:  # something stands in its place, without a spec
@@ -39,7 +49,10 @@ def _has(name: str) -> bool:
 
 
 def _flush() -> None:
-    """Flush what was printed; a reader that has gone (``| head``) is no error."""
+    """Flush what was printed; a reader that has gone (``| head``) is no error.
+
+    What was in the buffer then goes nowhere, so that Python does not complain at its end.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -1,4 +1,12 @@
-"""``new``: a small project to begin from."""
+"""``new``: a small project to begin from.
+
+The files stand in ``cli/template`` with the suffix ``.tmpl``, so that neither pytest nor a
+linter takes them for this package's own; ``{name}`` is filled in. A test makes a project and
+runs its test.
+
+The workflow in it has the project's name, its test uses the harness of ``testing`` and needs no
+server, and ``dev`` in the new directory finds ``worker.py`` by itself.
+"""
 
 import re
 from importlib.resources import files
@@ -10,11 +18,15 @@ from trio_dagnats.cli.exits import CliError, Exit
 from trio_dagnats.cli.options import Setup, json_option
 
 SUFFIX = ".tmpl"
+"""What has another one in that directory is not part of a project."""
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""It becomes a directory, a project's name in ``pyproject.toml`` and a part of texts."""
 
 
 def contents(name: str) -> dict[str, str]:
     """Return the files of a project by their names.
+
+    Pure but for reading the templates, so a test can look at a project without making one.
 
     Raises:
         CliError: it is no name for a project.
@@ -41,6 +53,7 @@ def new(setup: Setup, name: str) -> int:
     made = contents(name)
     root = Path(name)
     try:
+        # Nothing is ever written into a directory that is there: it may be somebody's work.
         root.mkdir()
     except FileExistsError:
         raise CliError(f"{name!r} exists already; choose another name") from None

@@ -1,4 +1,14 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands have.
+
+``--nats`` and ``--json`` write into one :class:`Setup` that ``app`` makes and click carries
+along; a command gets it by ``@click.pass_obj``. Options are callbacks, not arguments, so that a
+command with both has neither in its signature.
+
+Which server? ``--nats``, else the first of the variables that is set, else localhost. Commands
+that have a worker at hand (``run``, ``register``) ask for ``known_url`` and leave the worker's
+own server alone where that is None; ``dev`` looks at ``given`` only, and all others ask for
+``url``.
+"""
 
 import json
 import os
@@ -12,13 +22,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from trio_dagnats.cli.exits import CliError
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output.screen import Screen
 from trio_dagnats.transport.options import check_url
 
 F = TypeVar("F", bound=Callable[..., object])
 
 URL_VARIABLES = ("DAGNATS_NATS_URL", "NATS_URL")
-"""Read as the Go binaries do."""
+"""Read as the Go binaries do.
+
+The first that is set counts, even if it is no URL: then that is the error.
+"""
 LOCALHOST = "nats://localhost:4222"
 
 
@@ -26,6 +39,8 @@ LOCALHOST = "nats://localhost:4222"
 @dataclass(slots=True)
 class Setup:
     """What the shared options of a command say.
+
+    Written by the options' callbacks before the command begins; afterwards it is only read.
 
     Attributes:
         given: the URL of ``--nats``, None without it.
@@ -62,10 +77,12 @@ def url_of_environment() -> str | None:
 
 
 def _take_url(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    """Take ``--nats``; what is no URL is refused here, by the option's name."""
     ctx.ensure_object(Setup).given = None if value is None else check_url(value)
 
 
 def _take_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    """Take ``--json``; the screen decides by it what is written."""
     ctx.ensure_object(Setup).screen.as_json = value
 
 
@@ -106,8 +123,17 @@ class TargetType(click.ParamType[str]):
 def read_json(text: str | None, option: str) -> object:
     """Read JSON from an option: as it stands, ``@FILE``, or ``-`` for standard input.
 
+    Bare words are no JSON, and the most common mistake is that the shell has eaten the quotes.
+    So the error shows what has arrived, and how to quote it.
+
+    Standard input is read to its end.
+
     Raises:
         CliError: it is not JSON; the text says where, and how to quote it.
+
+    Args:
+        text: what was given, None if the option was not.
+        option: its name, for the error.
     """
     if text is None:
         return None
@@ -123,6 +149,7 @@ def read_json(text: str | None, option: str) -> object:
 
 
 def _written(text: str, option: str) -> str:
+    """Return what an option's value stands for, as text."""
     if text == "-":
         return sys.stdin.read()
     if not text.startswith("@"):

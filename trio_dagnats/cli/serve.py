@@ -1,4 +1,14 @@
-"""``run``: a worker against a server, as in production; several of them with ``--processes``."""
+"""``run``: a worker against a server, as in production; several of them with ``--processes``.
+
+::
+
+    run, one process       load the module here, register, worker.start: it owns signals and process
+    run --processes N      a supervisor without user code; N times ``processes.child``
+    run --register         before either; with N processes in one more process, which ends
+
+``hard_exit`` is on in both (``Worker.own_process``): a handler that does not end cannot keep the
+process alive beyond its last deadline.
+"""
 
 import gc
 import logging
@@ -20,7 +30,7 @@ from trio_dagnats.cli.processes import rules
 from trio_dagnats.cli.processes.count import Processes
 from trio_dagnats.cli.processes.slot import COMMAND_LINE, Plan
 from trio_dagnats.cli.processes.supervisor import Supervisor
-from trio_dagnats.cli.register import register_all
+from trio_dagnats.cli.requests.register import register_all
 from trio_dagnats.cli.target import DEFAULT, Found, load, locate
 
 LOG_FORMAT = "%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
@@ -61,6 +71,9 @@ class Ready:
 
     What is loaded by then stays: the garbage collector need not look at it again and again.
 
+    In place of trio's ``task_status`` for ``Worker.start``. Freezing what was loaded is worth it
+    once, when all modules are imported and nothing of a task exists yet.
+
     Args:
         then: called afterwards.
     """
@@ -79,6 +92,10 @@ class Ready:
 def find(setup: Setup, file_or_module: str, who: str = "") -> Found:
     """Load the module; its worker shall log to stderr and serve the server that the user names.
 
+    Called by ``run`` and by each of several processes (``who`` is its number then). Logging is
+    set up after the import: a module that does so itself has the last word, for ``basicConfig``
+    leaves a root logger alone that has a handler.
+
     Raises:
         CliError: it cannot be loaded, or a variable names no server.
     """
@@ -91,6 +108,12 @@ def find(setup: Setup, file_or_module: str, who: str = "") -> Found:
 
 
 def _supervise(setup: Setup, file_or_module: str, processes: int, *, registers: bool) -> int:
+    """Run several processes; return the worst exit code.
+
+    The target is looked for here only to say at once that it is not there; it is imported by the
+    processes. They learn the server from the environment and not from an argument, which everybody
+    on the machine can read.
+    """
     locate(file_or_module, Path.cwd())
     _log()
     url = setup.known_url
@@ -113,6 +136,7 @@ async def _register(plan: Plan) -> int:
 
 
 def _log(who: str = "") -> None:
+    """Log to stderr at INFO, unless the user's module has set logging up."""
     form = LOG_FORMAT.format(who=who)
     logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr)
 

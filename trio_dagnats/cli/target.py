@@ -2,6 +2,24 @@
 
 ``worker.py``, ``pkg/worker.py``, ``pkg.worker``, each with ``:name`` when there are several
 workers.
+
+::
+
+    given            root (goes to sys.path)             module         path
+    ---------------  ----------------------------------  -------------  ---------------
+    worker.py        its directory                       worker         the file
+    pkg/worker.py    the directory above the topmost     pkg.worker     the file
+                     directory with an __init__.py
+    pkg              a module's name: where we are       pkg            None
+    pkg/ or .        as for the __init__.py in it        pkg            that file
+    any of them:name the same; ``name`` is the worker's variable
+
+So a file in a package is imported as part of it, and its relative imports work. Whatever the user's
+code raises on import becomes one sentence with its line (:func:`blame`): a traceback would show
+ours.
+
+Called by ``run``, ``register``, and by the processes of ``dev`` and ``run --processes``. User
+code is imported by :func:`collect` and nowhere else in the command line.
 """
 
 import importlib
@@ -15,9 +33,10 @@ from typing import final
 
 from trio_dagnats import Worker, Workflow
 from trio_dagnats.cli.exits import CliError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 DEFAULT = "worker.py"
+"""What ``new`` writes, so that the commands need no argument in a new project."""
 
 
 @final
@@ -43,7 +62,12 @@ class Target:
 @final
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the user's module holds."""
+    """What the user's module holds.
+
+    Attributes:
+        worker: the one that was named, or the only one.
+        workflows: those at the module's top level, each name once, in the order of their variables.
+    """
 
     worker: Worker
     workflows: tuple[WorkflowDef, ...]
@@ -51,6 +75,9 @@ class Found:
 
 def locate(text: str, here: Path) -> Target:
     """Say where a target is; nothing is imported.
+
+    A relative place is one under ``here``. Pure but for looking whether files are there; the
+    target may still be no module, or one without a worker.
 
     Raises:
         CliError: there is no such file.
@@ -96,6 +123,9 @@ def load(target: Target) -> Found:
 def collect(target: Target) -> tuple[Worker | None, tuple[WorkflowDef, ...]]:
     """Import the target and find its workflows, and its worker if it has one.
 
+    ``sys.path`` keeps the root: the module may import its neighbours later, when a handler runs.
+    A module that ends the program (``sys.exit``) is an error like any other.
+
     Raises:
         CliError: it cannot be imported, or has several workers, or another one than the target
             names; one sentence that names the line.
@@ -111,7 +141,12 @@ def collect(target: Target) -> tuple[Worker | None, tuple[WorkflowDef, ...]]:
 
 
 def blame(error: BaseException, target: Target) -> str:
-    """Say in one sentence what went wrong on import, and in which line of the user's code."""
+    """Say in one sentence what went wrong on import, and in which line of the user's code.
+
+    The line is the last one of the user's own code on the way to the error: not the one deep in
+    a library that raised it, nor ours that imported it. An error without any names the target
+    alone.
+    """
     text = " ".join(str(error).split())
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_shown(error.filename)}, line {error.lineno}: {type(error).__name__}: {error.msg}"
@@ -125,6 +160,10 @@ def blame(error: BaseException, target: Target) -> str:
 
 
 def _import(target: Target) -> ModuleType:
+    """Import the target's module, once.
+
+    Raises whatever it raises.
+    """
     known = sys.modules.get(target.module)
     taken = known is not None and getattr(known, "__file__", None) != str(target.path)
     if target.path is None or "." in target.module or not taken:
@@ -140,6 +179,10 @@ def _import(target: Target) -> ModuleType:
 
 
 def _worker(module: ModuleType, target: Target) -> Worker | None:
+    """Pick the worker: the one that is named, else the only one, None if there is none.
+
+    One worker under two names is one, so it is told apart by identity.
+    """
     found = {name: value for name, value in vars(module).items() if isinstance(value, Worker)}
     if target.name:
         if target.name not in found:
@@ -163,6 +206,11 @@ def _which(found: dict[str, Worker], target: Target) -> str:
 
 
 def _workflows(module: ModuleType, target: Target) -> tuple[WorkflowDef, ...]:
+    """Build the workflows at the top level.
+
+    The same one under two names is fine; two of one name are not, as one would be registered in
+    place of the other.
+    """
     found: dict[str, WorkflowDef] = {}
     for name, value in vars(module).items():
         if not isinstance(value, Workflow | WorkflowDef):
@@ -182,6 +230,7 @@ def _workflows(module: ModuleType, target: Target) -> tuple[WorkflowDef, ...]:
 
 
 def _shown(filename: str) -> str:
+    """Return a file's name as the user would type it: relative, if it is below where we are."""
     path = Path(filename)
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else filename

@@ -12,8 +12,8 @@ from trio_dagnats.client.options import (
     workflow_fields,
 )
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.steps import StepType
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.steps import StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 
 @final

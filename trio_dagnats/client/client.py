@@ -25,9 +25,10 @@ from trio_dagnats.client.stored import (
 from trio_dagnats.client.workers import WorkerAttempts, ask_workers
 from trio_dagnats.errors import Missing, UsageError, WireError
 from trio_dagnats.transport import ConnectOptions, NatsSource, open_broker
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire.data import to_output
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import HistoryEvent, parse_event
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
@@ -41,7 +42,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.registration import WorkerRegistration, is_live
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.workflow import WorkflowDef
 
 WATCH_BUFFER = 10_000
 
@@ -174,7 +174,7 @@ class Client:
         subject, body = event_subject(check_event_name(name)), to_output(data)
         if not body.lstrip().startswith(b"{"):
             raise UsageError(f"the data of event {name!r} must be a JSON object, not {data!r}")
-        await self._broker.store(subject, body, deadline=soon())
+        await self._broker.store(subject, body, deadline=deadline_in())
 
     def run(self, run_id: str) -> Run:
         """Return a handle of a known run; nothing is asked of the server.
@@ -236,7 +236,7 @@ class Client:
             Missing: no engine has set this server up.
             NotStored: the server did not answer in time.
         """
-        entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=soon())
+        entries = await self._broker.kv_entries(BUCKET_DEFS, deadline=deadline_in())
         return readable(entries, WorkflowDef.read)
 
     async def workers(self) -> list[WorkerRegistration]:
@@ -246,7 +246,7 @@ class Client:
             NotStored: the server did not answer in time.
         """
         try:
-            entries = await self._broker.kv_entries(BUCKET_WORKERS, deadline=soon())
+            entries = await self._broker.kv_entries(BUCKET_WORKERS, deadline=deadline_in())
         except Missing:
             return []
         now_ns = self._broker.time_ns()

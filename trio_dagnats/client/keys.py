@@ -1,7 +1,11 @@
-"""Idempotency keys: where in the input a workflow looks for them (contract 10.1). Pure."""
+"""Idempotency keys: where in the input a workflow looks for them (contract 10.1). Pure.
+
+The engine looks for a key in the input, so one that is given to ``start`` is put there. The
+caller's own input is never changed: the objects along the path are copies.
+"""
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 
 def with_key(definition: WorkflowDef, given: object, key: str) -> object:
@@ -28,6 +32,7 @@ def with_key(definition: WorkflowDef, given: object, key: str) -> object:
 
 
 def _copied(value: object, path: str) -> dict[str, object]:
+    """Return a copy of an object on the way to the key; nothing becomes an empty one."""
     if value is None:
         return {}
     if not isinstance(value, dict):

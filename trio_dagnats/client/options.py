@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict, final
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.retry import RetryPolicy
-from trio_dagnats.wire.steps import SkipIf
+from trio_dagnats.wire.definitions.retry import RetryPolicy
+from trio_dagnats.wire.definitions.steps import SkipIf
 from trio_dagnats.wire.text import NS
 
 

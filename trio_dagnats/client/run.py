@@ -12,10 +12,11 @@ from trio_dagnats.client.schedule import unschedule
 from trio_dagnats.client.timeline import RunTimeline, timeline
 from trio_dagnats.errors import EngineError, RunFailed
 from trio_dagnats.transport.events import store_event
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker, Message
 from trio_dagnats.wire import events
 from trio_dagnats.wire.data import to_bytes, to_output
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.names import (
     BUCKET_DEFS,
@@ -29,7 +30,6 @@ from trio_dagnats.wire.names import (
 )
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
 from trio_dagnats.wire.subjects import is_key
-from trio_dagnats.wire.workflow import WorkflowDef
 
 STREAM_BUFFER = 1000
 
@@ -64,7 +64,7 @@ class Run:
         Raises:
             BrokerError: the server did not answer in time, or no engine has set it up.
         """
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(self.id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(self.id), deadline=deadline_in())
         return None if entry is None else WorkflowRun.read(entry.value)
 
     async def status(self) -> RunStatus:
@@ -124,7 +124,7 @@ class Run:
             NotStored: not acknowledged in time.
         """
         key = signal_key(self.id, check_signal_name(name))
-        await self._broker.kv_put(BUCKET_SIGNALS, key, to_bytes(data), deadline=soon())
+        await self._broker.kv_put(BUCKET_SIGNALS, key, to_bytes(data), deadline=deadline_in())
 
     async def cancel(self) -> None:
         """Cancel the run: its handlers are stopped. One that has ended stays as it is.
@@ -145,7 +145,7 @@ class Run:
         if found is None and await unschedule(self._broker, self.id):
             return
         event = events.cancelled(self.id, self._broker.time_ns())
-        await store_event(self._broker, event, deadline=soon())
+        await store_event(self._broker, event, deadline=deadline_in())
 
     async def approve(self, step_id: str, output: object = None) -> None:
         """Approve a step of the type ``approval``; the first answer counts.
@@ -172,7 +172,7 @@ class Run:
     async def _answer(self, kind: EventType, step_id: str, payload: bytes) -> None:
         now_ns = self._broker.time_ns()
         event = events.answered(kind, self.id, check_step_id(step_id), payload, now_ns)
-        await store_event(self._broker, event, deadline=soon())
+        await store_event(self._broker, event, deadline=deadline_in())
 
     def events(self) -> AsyncIterator[HistoryEvent]:
         """Return an iterator over the run's events, from its start to its end, as they come.
@@ -243,7 +243,7 @@ class Run:
     async def _definition(self, name: str) -> WorkflowDef:
         entry = None
         if is_key(name):  # else nothing can be registered under it
-            entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=soon())
+            entry = await self._broker.kv_get(BUCKET_DEFS, name, deadline=deadline_in())
         if entry is None:
             raise EngineError(f"workflow {name!r} is not registered any more; read wait() instead")
         return WorkflowDef.read(entry.value)

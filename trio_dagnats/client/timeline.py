@@ -1,6 +1,19 @@
 """What happened in a run, step by step: attempts with their times, from snapshot and history. Pure.
 
 The snapshot knows how steps stand, the history when they came to; neither knows both.
+
+::
+
+    history   step.started n=1 ... step.failed n=1 ... step.started n=2 ... step.completed
+                     └──────── attempt 1 ────┘                └─── attempt 2 ───┘
+    snapshot  the step: completed, its output, its number of attempts
+
+Events of one attempt are recognised by their step and the order: an outcome ends what has
+started last. A second ``step.started`` with the same number is a redelivery of the same attempt;
+one with another number begins another attempt.
+
+What is missing is left open and never guessed: a start that the server dropped as a duplicate gives
+an attempt without a time, and an attempt that goes on when the run ends is ``unfinished``.
 """
 
 import json
@@ -23,11 +36,15 @@ _BEGINS = frozenset(
         EventType.APPROVAL_REQUESTED,
     }
 )
+"""The first of these is when a step was dispatched; they do not end anything."""
 
 
 @final
 class AttemptEnd(StrEnum):
-    """How one attempt stands."""
+    """How one attempt stands.
+
+    ``continued`` is an iteration of a loop that has given its state to the next one.
+    """
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -106,7 +123,16 @@ class RunTimeline:
 
 
 def timeline(run: WorkflowRun, events: Iterable[HistoryEvent]) -> RunTimeline:
-    """Put a snapshot and the events of its run together."""
+    """Put a snapshot and the events of its run together.
+
+    Events may be missing (the history keeps 30 days) or be newer than the snapshot; both are put
+    together as far as they fit. Steps come in the order of the definition, then those that a
+    planner has added.
+
+    Args:
+        run: the snapshot.
+        events: the run's history, oldest first.
+    """
     found = list(events)
     ended_ns = time_of(run.completed_at)
     defined = steps_of(found)
@@ -123,7 +149,10 @@ def timeline(run: WorkflowRun, events: Iterable[HistoryEvent]) -> RunTimeline:
 
 
 def steps_of(events: Iterable[HistoryEvent]) -> dict[str, tuple[str, str]]:
-    """Return type and task of each step by id, from the definition that a run started with."""
+    """Return type and task of each step by id, from the definition that a run started with.
+
+    The definition stands in the event that began the run; without it there are no types.
+    """
     for event in events:
         if event.type == EventType.WORKFLOW_STARTED and event.payload:
             payload = json.loads(event.payload)
@@ -158,6 +187,10 @@ def _step(
     events: list[HistoryEvent],
     run_ended_ns: int | None,
 ) -> StepTimeline:
+    """Put one step together: its state from the snapshot, its attempts from its events.
+
+    An attempt that is still open when the run is over has ended with it.
+    """
     state = run.steps[step_id]
     fold = _Fold()
     for event in events:
@@ -182,7 +215,11 @@ def _step(
 @final
 @dataclass(slots=True)
 class _Fold:
-    """The attempts of one step while its events are read."""
+    """The attempts of one step while its events are read.
+
+    ``_open`` maps a step, or an instance of a map, to its attempt that has not ended: instances
+    run side by side under one step.
+    """
 
     attempts: list[AttemptTimeline] = field(default_factory=list)
     begun_ns: int | None = None
@@ -190,7 +227,10 @@ class _Fold:
     _open: dict[str, int] = field(default_factory=dict)
 
     def take(self, event: HistoryEvent) -> None:
-        """Take the next event."""
+        """Take the next event.
+
+        The order of the calls is that of the history; nothing is sorted here.
+        """
         if event.type in _BEGINS and self.begun_ns is None:
             self.begun_ns = event.timestamp_ns
         if event.type == EventType.STEP_STARTED:
@@ -201,6 +241,7 @@ class _Fold:
             self.ended_ns = event.timestamp_ns
 
     def _start(self, event: HistoryEvent) -> None:
+        """Open an attempt, or count one more start of the one that is open."""
         number = event.attempt_number or 1
         index = self._open.get(event.step_id)
         if index is not None and self.attempts[index].number == number:
@@ -219,6 +260,7 @@ class _Fold:
         )
 
     def _end(self, event: HistoryEvent, end: AttemptEnd) -> None:
+        """End the open attempt, or enter one whose start is not known."""
         index = self._open.pop(event.step_id, None)
         if index is None:  # its start was dropped as a duplicate (contract 4.3), or never told
             index = len(self.attempts)

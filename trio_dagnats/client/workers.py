@@ -1,4 +1,15 @@
-"""Asking all workers at once how their attempts stand (``wire/micro``, ``wire/tree``)."""
+"""Asking all workers at once how their attempts stand (``wire/micro``, ``wire/tree``).
+
+::
+
+    the directory      who should answer: Python workers that were seen within the last minute
+    INFO to all        who does: each service tells its own subject
+    a question each    in parts, as a worker's attempts need not fit one message
+
+It is over when everybody who is expected or was found has told all, or with the timeout. Workers
+that the directory does not know (it may be missing) are found by the first question as well; then
+nobody knows how many there are, and ``QUIET`` seconds without an answer end it.
+"""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,7 +28,10 @@ from trio_dagnats.wire.tree import AttemptTree, read_part
 QUIET = 0.3
 """Seconds without an answer after which nobody else is expected, on a server without directory."""
 MOST_PARTS = 1000
-"""Parts of answers that may wait unread."""
+"""Parts of answers that may wait unread.
+
+More are dropped: the worker then counts as one that has not told all.
+"""
 
 
 @final
@@ -42,7 +56,12 @@ class WorkerAttempts:
 async def ask_workers(
     broker: Broker, directory: Iterable[WorkerRegistration], worker_id: str, timeout: float
 ) -> list[WorkerAttempts]:
-    """Ask all workers, or one, and wait for those that the directory knows; see ``Client``."""
+    """Ask all workers, or one, and wait for those that the directory knows; see ``Client``.
+
+    Called by ``Client.attempts``. The inbox is of one call only, and closed with it: late
+    answers go to nobody. Workers in other languages have no such endpoint and are not waited
+    for.
+    """
     survey = _Survey()
     for worker in directory:
         if worker.language == "python" and worker_id in {"", worker.worker_id}:
@@ -67,7 +86,11 @@ async def ask_workers(
 async def _collect(
     broker: Broker, survey: "_Survey", receive: trio.MemoryReceiveChannel[Message], inbox: str
 ) -> None:
-    """Take answers until all have told, or, when nobody is expected, until it is quiet."""
+    """Take answers until all have told, or, when nobody is expected, until it is quiet.
+
+    What is no answer of a worker of ours is left out: anybody may publish into an inbox that he
+    sees.
+    """
     while not survey.is_over:
         with trio.move_on_after(float("inf") if survey.missing else QUIET) as quiet:
             message = await receive.receive()
@@ -87,7 +110,10 @@ async def _collect(
 @final
 @dataclass(slots=True)
 class _Asked:
-    """One worker while it is asked."""
+    """One worker while it is asked.
+
+    ``parts`` is the number of the next part; ``over`` is set by the last one.
+    """
 
     worker_id: str
     hostname: str
@@ -99,7 +125,11 @@ class _Asked:
 
 @final
 class _Survey:
-    """Who is expected, who was found, and what they have told."""
+    """Who is expected, who was found, and what they have told.
+
+    Pure: the rules of who is waited for, without a message. Answers are told apart by the number
+    in the subject that they were sent to, not by what they say.
+    """
 
     def __init__(self) -> None:
         self._workers: dict[str, _Asked] = {}
@@ -116,7 +146,11 @@ class _Survey:
         return bool(self._workers) and not self.missing
 
     def expect(self, worker_id: str, hostname: str, pid: int) -> _Asked:
-        """Enter a worker."""
+        """Enter a worker.
+
+        One that is entered already stays as it is: the directory and an answer may name the same
+        worker.
+        """
         return self._workers.setdefault(worker_id, _Asked(worker_id, hostname, pid))
 
     def discover(self, info: micro.ServiceInfo) -> int:

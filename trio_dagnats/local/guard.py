@@ -20,6 +20,8 @@ def main(command: list[str]) -> int:
     """Run the command until it ends or our standard input does; return its exit code.
 
     A signal's is 128 + its number, as a shell has it.
+
+    Started by ``server`` for nats-server, and by ``cli.dev.process`` for the user's worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     wake, woken = os.pipe()
@@ -38,6 +40,7 @@ def main(command: list[str]) -> int:
 
 
 def _end(child: "subprocess.Popen[bytes]") -> int:
+    """End the child: ask, wait ``GRACE`` seconds, kill."""
     child.terminate()
     try:
         return _code(child.wait(GRACE))

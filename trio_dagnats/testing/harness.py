@@ -1,4 +1,15 @@
-"""Running one handler on one task, without a server process."""
+"""Running one handler on one task, without a server process.
+
+::
+
+    harness                      in-memory server            the worker under test
+       │  listen to history.<run>       │                              │
+       │  store the task ──────────────►│ ────────────────────────────►│ the handler
+       │◄───────────────────────────────│◄──── step.started, outcome ──│
+
+There is no engine: nothing is retried, no next step is queued, no timeout fires. What the handler
+made of this one task is all there is, which is why it can be told exactly.
+"""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +30,9 @@ from trio_dagnats.wire.text import compact
 
 STEP_ID = "step"
 EVENTS_MOST = 1000
+"""Events of one task that may come before the first is read."""
 PATIENCE = 10.0
+"""Seconds of the test's clock: with a virtual one they cost nothing."""
 _ENDS: Mapping[str, Literal["completed", "failed", "continued"]] = {
     EventType.STEP_COMPLETED: "completed",
     EventType.STEP_FAILED: "failed",
@@ -92,6 +105,10 @@ class Harness:
     ) -> Outcome:
         """Give the worker one task of a new run, and return what it made of it.
 
+        Each call is a run of its own, so calls may go side by side, and ids never collide. A
+        retriable failure is an outcome like any other: nobody retries. Cancellation: the handler
+        goes on, as it would.
+
         Args:
             task_type: the task.
             input: bytes as they are, everything else as JSON; None for none.
@@ -122,6 +139,7 @@ class Harness:
 
 
 def _task(run_id: str, given: object, attempt: int) -> bytes:
+    """Write a task as an engine does; the first attempt carries no number."""
     body: dict[str, object] = {
         "task_id": f"{run_id}.{STEP_ID}",
         "run_id": run_id,
@@ -135,6 +153,7 @@ def _task(run_id: str, given: object, attempt: int) -> bytes:
 
 
 def _outcome(event: HistoryEvent) -> Outcome:
+    """Read an outcome from its event."""
     kind = _ENDS[event.type]
     if kind != "failed":
         output = json.loads(event.payload) if event.payload else None

@@ -41,7 +41,8 @@ class Buckets(Protocol):
             deadline: trio time.
 
         Raises:
-            Conflict: ``expect`` does not hold.
+            Conflict: ``expect`` does not hold. Perhaps because this very write was stored, and sent
+                again when its acknowledgement got lost: read the key and compare.
             Missing: no such bucket.
             TooLarge: more than ``max_payload``.
             NotStored: not acknowledged in time.

@@ -1,4 +1,10 @@
-"""Storing events of the wire, for which the broker's ``store`` has more words than they need."""
+"""Storing events of the wire, for which the broker's ``store`` has more words than they need.
+
+``post`` takes an event whole, ``store`` takes subject, body, id and headers, since not all that is
+stored is an event (dead letters, timers, tasks). Called by ``worker.engine.settle``,
+``worker.execution.effects``, ``client`` and ``local``. Beside the port, not in it: a broker has to
+do one thing less, and none of the three can do it differently.
+"""
 
 from trio_dagnats.transport.port import Broker, Stored
 from trio_dagnats.wire.events import Event

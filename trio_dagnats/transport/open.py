@@ -1,4 +1,16 @@
-"""Opening a broker from whatever the user has: a URL, several, a connected client, a broker."""
+"""Opening a broker from whatever the user has: a URL, several, a connected client, a broker.
+
+=====================  ==========================  ==================  ===========================
+source                 who connects                who closes          loss for good
+=====================  ==========================  ==================  ===========================
+a URL, several         ``nats_py.connection``      this block          ``ConnectError`` out of it
+a nats-py client       the user                    the user            ``ConnectError`` out of it
+a broker               whoever made it             whoever made it     theirs to tell
+=====================  ==========================  ==================  ===========================
+
+Called by ``Worker``, ``Client``, ``LocalEngine`` and the command line: the only place that chooses
+a room of the transport. nats-py and trio-asyncio are imported in here, at the first connect.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -1,4 +1,13 @@
-"""How to connect: one frozen object; nothing secret in it is ever shown."""
+"""How to connect: one frozen object; nothing secret in it is ever shown.
+
+All that can be found out without a server is found out when the object is made, in the user's own
+line and words: two ways to log in, half of one, a file that is not there or holds something else.
+nats-py would find it at the first connect, and tell of it in the words of its insides. What is in
+the files is read again at each connect, so a rotated key needs no new process.
+
+Secrets stand in three places: fields without ``repr``, files, URLs. Each text that shows a URL goes
+through :func:`shown`; a login in a URL is taken out of it before it is dialled.
+"""
 
 import importlib.util
 import re
@@ -15,8 +24,11 @@ from trio_dagnats.wire.subjects import is_key
 SCHEMES = ("nats", "tls")
 """No ``ws``: it needs aiohttp, and our own transport speaks plain TCP and TLS only."""
 DEFAULT_PORT = 4222
+"""NATS's own, for a URL without one."""
 INBOX = "_INBOX"
+"""How the subjects of answers begin, with every NATS client."""
 JETSTREAM_API = "$JS.API"
+"""How the subjects of the JetStream API begin, unless a domain or another account is between."""
 _SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
 _JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 

@@ -13,6 +13,6 @@ CLOSE = 2.0
 END_OF_CONNECTION = FLUSH + CLOSE
 
 
-def soon(seconds: float = PATIENCE) -> float:
+def deadline_in(seconds: float = PATIENCE) -> float:
     """Return the deadline (trio time) of a request that begins now."""
     return trio.current_time() + seconds

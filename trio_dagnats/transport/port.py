@@ -1,7 +1,8 @@
 """The port: what the rest of the package may ask of a server, and nothing about how.
 
-Two implementations pass one contract suite (``tests/contract``): nats-py through trio-asyncio
-(``transport/nats``) and the in-memory broker (``transport/memory``).
+Two implementations pass one contract suite (``tests/contract``): the one on a NATS connection
+(``transport/nats``, on either path of ``transport/nats_py``) and the in-memory broker
+(``transport/memory``).
 
 Times are trio clock readings (seconds, float) when they are deadlines, and wall-clock nanoseconds
 (int) in names that end in ``_ns``. Every wait has a deadline; cancelling a call never breaks the
@@ -49,7 +50,7 @@ __all__ = [
     "Message",
     "OnMessage",
     "OnStored",
-    "Posted",
+    "Pending",
     "PullEnd",
     "Record",
     "Stored",
@@ -67,7 +68,7 @@ OnStored = Callable[[Stored | BrokerError], None]
 own defect, and logged."""
 
 
-class Posted(Protocol):
+class Pending(Protocol):
     """A post that waits for its acknowledgement.
 
     Attributes:
@@ -98,6 +99,11 @@ class Broker(Buckets, Protocol):
         """
         ...
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up, as far as this side knows; may be read by any thread."""
+        ...
+
     def time_ns(self) -> int:
         """Read the wall clock: nanoseconds since the epoch (virtual for the in-memory broker)."""
         ...
@@ -114,6 +120,9 @@ class Broker(Buckets, Protocol):
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """Send a core request and return the first answer.
+
+        On a real connection it is sent again after a reconnect, and after 5 seconds of silence: who
+        serves the subject may get it twice, and has to bear that.
 
         Raises:
             Missing: nobody serves the subject.
@@ -162,7 +171,7 @@ class Broker(Buckets, Protocol):
         resend_expect: int | None = None,
         deadline: float,
         done: OnStored,
-    ) -> Posted | None:
+    ) -> Pending | None:
         """Store an event as :meth:`store` does, but without a task that waits for it.
 
         The hot half of a worker: two of these are sent for every task, and a trio task that waits

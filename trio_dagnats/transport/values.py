@@ -1,6 +1,9 @@
 """What goes through the port: messages, records, entries, and what to create on a server.
 
 Times are wall-clock nanoseconds (int) in names that end in ``_ns``.
+
+Frozen, so that what a callback gets may be kept. ``Stored`` alone is a tuple: one is made for each
+of a task's two events. Made by the brokers (what comes in) and by their callers (specifications).
 """
 
 from collections.abc import Mapping
@@ -25,13 +28,14 @@ __all__ = [
 ]
 
 FOREVER = float("inf")
+"""A deadline (trio time) or a length (seconds) that never comes."""
 FRESH = 10.0
 """Seconds between two signs of life that an intake asks for, if its leases are long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One core NATS message. ``reply`` is empty when no answer is wanted."""
+    """One core NATS message. ``reply`` is empty when no answer is wanted, or where none can go."""
 
     subject: str
     body: bytes
@@ -45,6 +49,16 @@ class Stored(NamedTuple):
 
     ``duplicate`` says that the id was known already: nothing new was stored and ``sequence`` is
     that of the earlier message. ``resent`` says that the frame went out more than once.
+
+    Together they say whose message is stored:
+
+    =============  ============  ======================================================
+    ``duplicate``  ``resent``    stored is
+    =============  ============  ======================================================
+    no             either        this message
+    yes            yes           taken for this one, by an earlier send
+    yes            no            *not* this one: another message has the id
+    =============  ============  ======================================================
     """
 
     sequence: int
@@ -88,7 +102,12 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
-    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds."""
+    """A durable pull consumer with explicit acks, delivering all; times in nanoseconds.
+
+    ``max_ack_pending`` counts what was delivered and not answered, messages that are held back with
+    a delay included. ``max_deliver`` -1 is no bound: how often a task may come again is decided by
+    its history, not by the server.
+    """
 
     stream: str
     durable: str

@@ -2,6 +2,28 @@
 
 Bodies are built by hand: two of them are written for every task, and most of their strings are
 ids that need no escaping.
+
+What is written, and under which id (``<run>.<step>.`` stands before each but the run's own):
+
+==================  ==================================  ==============  ===========  ==============
+event               id                                  attempt_number  worker_id    payload
+==================  ==================================  ==============  ===========  ==============
+``step.started``    ``step.started.<n>[.i<i>][.d<d>]``  always, from 1  yes          none
+``step.completed``  ``step.completed[.<n>][.i<i>]``     if the task     yes          the output
+                                                        has one
+``step.failed``     ``step.failed[.<n>][.i<i>]``        the same        yes          why, what kind
+``step.continue``   ``continue.<i>.<dispatch>``         no              no           the output
+an answer           the event's type                    no              no           the answer
+a cancellation      ``<run>.workflow.cancelled``        no              no           its cause
+==================  ==================================  ==============  ===========  ==============
+
+*n* is the attempt, *i* the iteration from 1 on, *d* the delivery from 2 on. An id says all that may
+differ between two events that must both be stored: a stream drops the second one of an id within
+its window (5 s for a history). And nothing that differs between two sends of *one* event, such as
+the time: or the second send would count again. So each event has one id, however often it is sent.
+
+The reader (``parse_event``) takes what any publisher writes: an engine, a Go worker, an older
+version of this one. Unknown keys are left out, unknown types kept as they are.
 """
 
 from collections.abc import Mapping
@@ -20,10 +42,15 @@ from trio_dagnats.wire.trace import NO_HEADERS, NO_TRACE, TraceContext
 
 MIN_RETRY_AFTER_MS = 100
 MAX_RETRY_AFTER_MS = 3_600_000
+"""Milliseconds that the engine accepts (contract 4.2); what lies outside is moved to the bound."""
 
 
 class FailureType(StrEnum):
-    """How the engine shall take a failure (contract 4.2)."""
+    """How the engine shall take a failure (contract 4.2).
+
+    ``retriable``: its retry policy decides. ``non_retriable``: the step has failed, whatever policy
+    it has. ``retry_after``: as the first, but after the delay that the worker says.
+    """
 
     RETRIABLE = "retriable"
     NON_RETRIABLE = "non_retriable"
@@ -66,7 +93,14 @@ _CONTINUE = EventType.STEP_CONTINUE.value
 
 @final
 class Event(NamedTuple):
-    """An event ready to be stored."""
+    """An event ready to be stored. A named tuple, because two are made for every task.
+
+    Attributes:
+        subject: the run's history; one for all its steps, so that their order is one.
+        msg_id: the id under which the server knows a second send.
+        headers: trace fields, or none; the id is added by whoever sends.
+        body: its JSON.
+    """
 
     subject: str
     msg_id: str
@@ -103,7 +137,9 @@ def started(
 ) -> Event:
     """Return ``step.started``: the same attempt number on every delivery (design 8.1).
 
-    The id says which delivery it was, so that a redelivery's is not dropped as a duplicate.
+    The same number spends no retry and does not arm the step's timeout again. The id says which
+    delivery it was, so that a redelivery's is not dropped as a duplicate: starts are counted in the
+    history, to find tasks that kill their workers (``attempt.past``).
     """
     number = task.attempt or 1
     msg_id = _msg_id(task, _STARTED, number)
@@ -116,7 +152,11 @@ def started(
 def completed(
     task: Task, output: bytes, *, worker_id: str, time_ns: int, trace: TraceContext
 ) -> Event:
-    """Return ``step.completed`` with the output's JSON inline; empty output leaves the key out."""
+    """Return ``step.completed`` with the output's JSON inline; empty output leaves the key out.
+
+    The output is not looked at: whoever made it has checked it (``wire.data``), and a megabyte
+    would be read twice.
+    """
     return _outcome(_COMPLETED, task, output, worker_id, time_ns, trace)
 
 
@@ -130,7 +170,17 @@ def failed(  # noqa: PLR0913 - what a failure says, and where it comes from
     time_ns: int,
     trace: TraceContext,
 ) -> Event:
-    """Return ``step.failed``; the text is cleaned (H26) and never empty, the delay clamped."""
+    """Return ``step.failed``; the text is cleaned (H26) and never empty, the delay clamped.
+
+    Args:
+        task: whose failure it is.
+        kind: what the engine shall do.
+        error: what went wrong, for people; any text.
+        retry_after_ms: milliseconds, for ``RETRY_AFTER`` only.
+        worker_id: this worker.
+        time_ns: nanoseconds since the epoch.
+        trace: the trace that it belongs to.
+    """
     payload: dict[str, object] = {"error": clean_error(error), "failure_type": kind.value}
     if kind is FailureType.RETRY_AFTER:
         payload["retry_after_ms"] = min(max(retry_after_ms, MIN_RETRY_AFTER_MS), MAX_RETRY_AFTER_MS)
@@ -156,7 +206,10 @@ def continued(
 
 
 def cancelled(run_id: str, time_ns: int, payload: bytes = b"") -> Event:
-    """Return the event that cancels a run (contract 6.7), with the event that asked for it."""
+    """Return the event that cancels a run (contract 6.7), with the event that asked for it.
+
+    Without the time in its id: who cancels a run twice cancels it once.
+    """
     head = f'{{"type":"{EventType.WORKFLOW_CANCELLED.value}","run_id":{quote(run_id)}'
     body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
     if payload:
@@ -165,7 +218,10 @@ def cancelled(run_id: str, time_ns: int, payload: bytes = b"") -> Event:
 
 
 def answered(kind: EventType, run_id: str, step_id: str, payload: bytes, time_ns: int) -> Event:
-    """Return the event that answers an approval, or that a step has waited for (contract 6.1)."""
+    """Return the event that answers an approval, or that a step has waited for (contract 6.1).
+
+    Two answers of different kinds have different ids; which one counts is the engine's to say.
+    """
     head = f'{{"type":"{kind.value}","run_id":{quote(run_id)},"step_id":{quote(step_id)}'
     body = f'{head},"timestamp":"{rfc3339(time_ns)}"'.encode()
     if payload:
@@ -207,13 +263,20 @@ def parse_event(body: bytes) -> HistoryEvent:
 
 
 def timeout_payload(timeout_ns: int) -> dict[str, object]:
-    """Return what the engine says of an attempt that took too long (contract 6.5)."""
+    """Return what the engine says of an attempt that took too long (contract 6.5).
+
+    Written by the local engine; a worker knows such a failure by its having no ``worker_id``.
+    """
     error = f"step timeout exceeded ({timeout_ns / NS:g}s)"
     return {"error": error, "failure_type": FailureType.RETRIABLE.value}
 
 
 def outcome_id(task: Task, kind: str) -> str:
-    """Return the id of ``step.completed`` or ``step.failed`` of a task."""
+    """Return the id of ``step.completed`` or ``step.failed`` of a task.
+
+    A completion and a failure have two ids: the server keeps them both, and that there is only one
+    outcome is seen to by the worker (``worker.engine.settle``).
+    """
     return _msg_id(task, kind, task.attempt)
 
 
@@ -236,6 +299,7 @@ def _outcome(
     time_ns: int,
     trace: TraceContext,
 ) -> Event:
+    """Make one of the two events that end an attempt."""
     tail = f',"worker_id":{_quote_often(worker_id)}'
     if task.attempt:  # left out on a first attempt, as the Go worker does (contract 4.2)
         tail = f'{tail},"attempt_number":{task.attempt}'
@@ -251,6 +315,11 @@ def _event(  # noqa: PLR0913, PLR0917 - the parts of one body, in their order
     tail: str,
     payload: bytes = b"",
 ) -> Event:
+    """Write an event: head, payload, tail, in the order in which the Go worker writes them.
+
+    ``tail`` begins with a comma and is JSON already; so is ``payload``, of which no copy is made
+    but the one that joins it.
+    """
     ids = task.ids or event_ids(task.run_id, task.step_id)
     headers = NO_HEADERS
     if trace is not NO_TRACE:
@@ -273,6 +342,7 @@ def _trace_fields(trace: TraceContext) -> str:
 
 
 _quote_often = lru_cache(maxsize=8)(quote)
+"""For the worker's own id, which stands in every event: a process has one worker, or a few."""
 
 
 def _text(found: dict[str, object], key: str) -> str:

@@ -1,4 +1,9 @@
-"""Ids as parts of models: what no subject and no key can hold is refused with its record."""
+"""Ids as parts of models: what no subject and no key can hold is refused with its record.
+
+A field of such a type is checked when the model is read, so nobody who has the model needs to check
+again before he makes a subject of it. What ``wire.names`` checks is what users type in, one by one,
+with a remedy for each kind.
+"""
 
 from typing import Annotated, TypeAlias
 

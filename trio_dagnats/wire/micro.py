@@ -2,6 +2,19 @@
 
 Every tool that speaks it finds the workers: ``nats micro list`` and ``nats micro info``. The
 endpoint is a worker's own, so it is in no queue group, and its subject holds the worker's id.
+
+===============================================  ==============================================
+subject                                          who answers
+===============================================  ==============================================
+``$SRV.<verb>``                                  every service on the server
+``$SRV.<verb>.trio-dagnats-worker``              every worker of ours
+``$SRV.<verb>.trio-dagnats-worker.<worker>``     one of them
+``trio-dagnats-worker.<worker>.attempts``        one: its attempts (``wire.tree``), in parts
+===============================================  ==============================================
+
+Written by the worker's ``observe.micro_service``, read by the client's ``workers`` (``trio-dagnats
+ps``). Beside the directory (``wire.registration``), not instead of it: an entry there says that a
+worker was alive within a minute and is DagNats's own; an answer here says that it is alive now.
 """
 
 import json
@@ -16,6 +29,7 @@ from trio_dagnats.wire.text import MISREAD, compact, rfc3339
 SERVICE = "trio-dagnats-worker"
 ENDPOINT = "attempts"
 PREFIX = "$SRV"
+"""The protocol's own; every micro service of the server hears what begins so."""
 _TYPE = "io.nats.micro.v1"
 
 
@@ -31,7 +45,10 @@ class Verb(StrEnum):
 @final
 @dataclass(slots=True)
 class EndpointStats:
-    """What the endpoint has done: requests, failed ones, the last failure, nanoseconds."""
+    """What the endpoint has done: requests, failed ones, the last failure, nanoseconds.
+
+    Written by the micro service alone, with each question; counted from its start, never reset.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -58,7 +75,7 @@ class ServiceInfo:
 
 
 def verb_subject(verb: Verb | str, worker_id: str = "") -> str:
-    """Return where all workers, or one of them, hear a verb."""
+    """Return where all workers, or one of them, hear a verb; ``*`` stands for every verb."""
     subject = f"{PREFIX}.{verb}.{SERVICE}"
     return f"{subject}.{worker_id}" if worker_id else subject
 
@@ -113,7 +130,9 @@ def answer(verb: Verb, worker: WorkerRegistration, started_ns: int, stats: Endpo
 
 
 def read_info(raw: bytes) -> ServiceInfo:
-    """Read the INFO of a worker.
+    """Read the INFO of a worker, whichever version it has.
+
+    A worker without the endpoint is none the less one: it just cannot be asked.
 
     Raises:
         WireError: it is none.
@@ -133,6 +152,7 @@ def read_info(raw: bytes) -> ServiceInfo:
 
 
 def _metadata(worker: WorkerRegistration) -> dict[str, str]:
+    """Return what the directory says, too, as strings: the protocol takes nothing else."""
     return {
         "hostname": worker.hostname,
         "pid": str(worker.pid),

@@ -1,4 +1,16 @@
-"""Runs that begin at a time (contract 9.4): a record in a bucket, and a message that wakes."""
+"""Runs that begin at a time (contract 9.4): a record in a bucket, and a message that wakes.
+
+::
+
+    schedule ──> record (``scheduled``), then message on ``scheduled.<run>``
+    the time ──> the message is held back by what is left; at its time the record is read, and
+                 deleted: ``scheduled`` begins the run, ``cancelled`` does not
+    cancel   ──> record (``cancelled``), written by revision; the message stays and does nothing
+
+The record decides and the message only wakes, so cancelling needs no message to be found. Written
+by ``client.schedule``, acted upon by ``local.engine.schedule``; no binary of DagNats reads them
+(contract H35), so the client refuses to schedule where nobody would.
+"""
 
 from typing import Literal, Self, final
 

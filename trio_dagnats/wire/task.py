@@ -1,4 +1,21 @@
-"""The task message: a dispatched step (contract 2.3)."""
+"""The task message: a dispatched step (contract 2.3).
+
+Read in two ways, which must agree (``tests/test_wire_task.py`` compares them)::
+
+    body ──> _usual: two patterns around the input ──> Task                  nearly all
+                │ anything unusual: another order, an escape, an unknown key
+                └──> _any: key by key ──> Task, or NotATask with what could be read
+
+Why not a JSON parser: the input has to stay as it was sent, to the byte. Read and written again, a
+number could change (1e400 is no float), and a large input would be copied for nothing. So the input
+is only looked over (``text.skim``), and the rest is small enough for a pattern.
+
+A message that is no task must not be lost (contract H4). ``NotATask`` carries the run and the step
+if they can be read: then the step is failed by an event (``stand_in``). The message itself goes to
+the dead letters in either case, and without a step to fail TERM follows only when it is there.
+
+Called by the worker's ``triage``, once for each delivery.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,6 +33,9 @@ NO_METADATA: Mapping[str, str] = MappingProxyType({})
 @final
 class Task(NamedTuple):
     """A task as the engine sent it. A named tuple, because one is made for every message.
+
+    It does not say which delivery it is. That is the message's affair (``port.Delivery``), and
+    tells nothing about how often the step was tried (contract H39).
 
     Attributes:
         run_id: the run.
@@ -57,6 +77,8 @@ NO_TASK = Task(run_id="", step_id="", task_id="")
 class NotATask(WireError):  # noqa: N818 - named for what the message is
     """A message in the task queue that is no task.
 
+    Its text is for the log and for the failure of the step: it says what is wrong, and where.
+
     Attributes:
         run_id: the run it names, empty if it cannot be read, or no event can be stored for it.
         step_id: the step it names, empty if it cannot be read; perhaps one that no key can hold.
@@ -68,12 +90,15 @@ class NotATask(WireError):  # noqa: N818 - named for what the message is
         self.step_id = step_id
 
 
+# JSON's blanks are these four; ``\s`` would take others, which no JSON parser lets stand there.
 _SCAN: Callable[[str, int], tuple[object, int]] = JSONDecoder().scan_once  # type: ignore[attr-defined]  # set by its constructor, not declared
 _SPACE = r"[ \t\n\r]*"
 _OPEN = re.compile(rf"{_SPACE}\{{{_SPACE}(\}}?)").match
 _KEY = re.compile(rf'{_SPACE}"([^"\\\x00-\x1f]*)"{_SPACE}:{_SPACE}').match
 _COLON = re.compile(rf"{_SPACE}:{_SPACE}").match
 _NEXT = re.compile(rf"{_SPACE}([,}}])").match
+# Printable ASCII without the quote, the backslash and the blank, and without what a subject gives a
+# meaning to; no comma either. So an id of such parts is an id, and needs no escaping anywhere.
 _USUAL_PART = r"[!#-)+\-/-=?-\[\]-~]+"
 _USUAL_ID = rf"{_USUAL_PART}(?:\.{_USUAL_PART})*"
 _USUAL_HEAD = re.compile(
@@ -85,12 +110,15 @@ _HEAD_MOST = 1024
 _USUAL_TAIL = re.compile(
     rb'(?:,"dispatch_nonce":"([!#-\[\]-~]*)")?(?:,"workflow_name":"([ !#-\[\]-~]*)")?\}'
 ).fullmatch
+# Members that must be texts or counts; the metadata and the capabilities are looked at apart.
 _STRINGS = frozenset({"run_id", "step_id", "task_id", "dispatch_nonce", "workflow_name"})
 _NUMBERS = frozenset({"attempt", "iteration"})
 
 
 def parse_task(body: bytes) -> Task:
     """Read a task message; unknown keys are ignored, as the Go worker does.
+
+    Of a key that stands there twice the last one counts, as with any JSON reader.
 
     Raises:
         NotATask: not JSON, no object, a key of a wrong type, or no usable run and step.
@@ -99,7 +127,10 @@ def parse_task(body: bytes) -> Task:
 
 
 def event_ids(run_id: str, step_id: str) -> str:
-    """Write the members of an event that name its run and step."""
+    """Write the members of an event that name its run and step.
+
+    The usual message has them in just this form, so they are taken over from it as they are.
+    """
     return f'"run_id":{quote(run_id)},"step_id":{quote(step_id)}'
 
 
@@ -124,6 +155,7 @@ def _usual(body: bytes) -> Task | None:
     Two patterns around the input check all the rest: its keys are the known ones, in their order,
     without escapes. The input stays as it was sent, and is checked to be JSON.
     """
+    # Only the first bytes are decoded: a large input must not be.
     # One character for one byte: what the pattern takes is ASCII, and positions are the same.
     head = _USUAL_HEAD(body[:_HEAD_MOST].decode("latin-1"))
     if head is None:
@@ -155,6 +187,11 @@ def _usual(body: bytes) -> Task | None:
 
 
 def _any(body: bytes) -> Task:
+    """Read any message; what is wrong with it is told with as much as could be read.
+
+    Raises:
+        NotATask: it is none.
+    """
     fields, problem = _read(body)
     run_id, step_id = _name(fields, "run_id"), _name(fields, "step_id")
     problem = problem or _problem(fields, run_id, step_id)
@@ -178,7 +215,11 @@ def _any(body: bytes) -> Task:
 
 
 def _read(body: bytes) -> tuple[dict[str, object], str]:
-    """Return what could be read of the top-level object, and what is wrong with it (or "")."""
+    """Return what could be read of the top-level object, and what is wrong with it (or "").
+
+    Members that stand before a mistake are kept: run and step come first in what an engine writes,
+    so the step of a message that was cut off can still be failed.
+    """
     fields: dict[str, object] = {}
     try:
         text = body.decode()
@@ -229,6 +270,11 @@ def _escaped_key(text: str, at: int) -> tuple[str, int]:
 
 
 def _problem(fields: dict[str, object], run_id: str, step_id: str) -> str:
+    """Say what is wrong with a message's members, empty if nothing is.
+
+    A wrong type anywhere makes it no task: to go on with a default would run a step with another
+    attempt, or without a capability, than the engine has said.
+    """
     if not run_id or not step_id:
         missing = " and ".join(n for n, v in (("run_id", run_id), ("step_id", step_id)) if not v)
         return f"no usable {missing}"
@@ -278,5 +324,6 @@ def _number(fields: dict[str, object], key: str) -> int:
 
 
 def _input(fields: dict[str, object]) -> bytes:
+    """Return the input's own bytes, as ``_read_fields`` has cut them out."""
     value = fields.get("input", b"")
     return value if isinstance(value, bytes) else b""

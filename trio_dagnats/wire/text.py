@@ -1,4 +1,12 @@
-"""Text on the wire: JSON, times, error texts."""
+"""Text on the wire: JSON, times, error texts.
+
+The other side is Go: its decoder takes no NaN, its times have up to nine digits and no zeros at the
+end, and it quotes control characters as no JSON reader understands them. What is written here is
+what it reads; what is read here may be anybody's, so ``MISREAD`` names all that reading
+it can raise.
+
+Called from everywhere, also for each task: ``quote``, ``rfc3339`` and ``skim`` are on the hot path.
+"""
 
 import json
 import re
@@ -20,6 +28,7 @@ NS = 1_000_000_000
 MAX_ERROR = 8000
 """Characters of an error text: a run's snapshot holds it, and must fit ``max_payload`` (H29)."""
 UNKNOWN_ERROR = "unknown error"
+"""Stands for an error without a text: an empty one would be taken for a retriable failure."""
 
 _ANYTHING = core_schema.with_default_schema(
     core_schema.typed_dict_schema({}, extra_behavior="ignore"), default=None, on_error="default"

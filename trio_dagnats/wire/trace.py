@@ -1,4 +1,10 @@
-"""W3C trace fields, carried along unchanged (contract 2.2, 4.1)."""
+"""W3C trace fields, carried along unchanged (contract 2.2, 4.1).
+
+From the headers of a task into the headers *and* the body of its events, there under names with an
+underscore (``trace_parent``) and without the baggage. Nothing in them is read or checked: whoever
+made a span gave them, and whoever shows the trace will judge them. A message without any costs
+nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +16,15 @@ NO_HEADERS: Mapping[str, str] = {}
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceContext:
-    """The trace fields of a message; empty strings where it has none."""
+    """The trace fields of a message; empty strings where it has none.
+
+    Without a ``traceparent`` the other two mean nothing and are not sent.
+
+    Attributes:
+        traceparent: version, trace, span and flags, as the header has them.
+        tracestate: what vendors add to it.
+        baggage: what the application adds.
+    """
 
     traceparent: str = ""
     tracestate: str = ""
@@ -29,6 +43,7 @@ class TraceContext:
 
 
 NO_TRACE = TraceContext()
+"""The context of nearly all messages; compared by identity, which costs nothing for each event."""
 
 
 def from_headers(headers: Mapping[str, str]) -> TraceContext:

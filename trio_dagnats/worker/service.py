@@ -9,9 +9,31 @@
 
 Draining is this nesting, inside out. All of it is shielded from the caller, whose cancellation is
 relayed as a drain without grace, so that hand-backs still find a living connection.
+
+In order, and what each step waits for (the seconds are in ``deadlines``):
+
+| | begins | waits for |
+|---|---|---|
+| 1 | ``_preflight``: the streams are there | the server |
+| 2 | the helpers, then the tasks for attempts | nothing |
+| 3 | the consumers, all of them; then their pull loops | the server |
+| 4 | the directory entry; ready | the server |
+| - | :meth:`Service.drain`: who is in flight is remembered, idle attempts are cancelled | nothing |
+| 5 | the intake is cancelled; what still comes is handed back | the server's PONG |
+| 6 | attempts end; after the grace they are cancelled | the last attempt |
+| 7 | the directory entry is deleted | the server, for ``LEAVE`` seconds |
+| 8 | the helpers are cancelled | what they are about |
+
+Why in this order? Nothing new may come while the rest ends, so the intake goes first. Leases have
+to be renewed, runs heard and calls at their times made until the last attempt has left, so the
+helpers go last. The connection is the caller's, and outlives all of it.
+
+What ends a worker beside a drain: a Ctrl-C that trio has raised in one of its tasks becomes a drain
+(:meth:`Service.interrupt`); a fault of the worker's own unwinds the same nesting, its attempts are
+cancelled (``BROKEN_OFF`` in whose task it was, ``DRAIN`` the others) and handed back.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import final
@@ -22,13 +44,13 @@ from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.errors import EngineError
 from trio_dagnats.inspection import is_interrupt
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState
+from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_CHECKPOINTS, TASK_QUEUES, WORKFLOW_HISTORY
 from trio_dagnats.wire.registration import WorkerRegistration
 from trio_dagnats.wire.task import NO_TASK
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import YOUNG, Agenda, Nursling
+from trio_dagnats.worker.attempts.timers import YOUNG, AgeQueue, Timers
 from trio_dagnats.worker.attempts.upkeep import begin_duties, doubt_run
 from trio_dagnats.worker.directory import Presence
 from trio_dagnats.worker.drain.ledger import LedgerLine, line_of
@@ -39,12 +61,14 @@ from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.signal_register import READS_AT_ONCE
 from trio_dagnats.worker.engine.step_store import StepStore
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.admission import Entrance, admit
-from trio_dagnats.worker.execution.task_pool import Interrupt, Runners
+from trio_dagnats.worker.execution.admission import StartQueue, admit
+from trio_dagnats.worker.execution.task_pool import Interrupt, TaskPool
 from trio_dagnats.worker.handlers.handler import Handler
-from trio_dagnats.worker.intake import durables
 from trio_dagnats.worker.intake.consume import Consumer
+from trio_dagnats.worker.intake.durables import Durable
 from trio_dagnats.worker.intake.slots import Slots
+from trio_dagnats.worker.intake.source import Found, Source, find
+from trio_dagnats.worker.observe.health import Health
 from trio_dagnats.worker.observe.micro_service import MicroService
 from trio_dagnats.worker.observe.stalled import Standstills
 from trio_dagnats.worker.observe.watchdog import Watchdog
@@ -54,6 +78,7 @@ from trio_dagnats.worker.telemetry import NoTelemetry, Telemetry
 log = Log("trio_dagnats.worker")
 
 PATIENCE = 10.0
+"""Seconds for all questions of the preflight together."""
 uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would end all attempts
 
 
@@ -61,12 +86,21 @@ uninterrupted = trio.lowlevel.enable_ki_protection  # a Ctrl-C in there would en
 class Service:
     """Serves handlers on a connected broker until it is drained.
 
+    For one run only: ``worker`` makes another one for the next. All that an attempt shares with
+    others is made here (:meth:`_build`), and none of it is replaced while the worker runs.
+
     Args:
         broker: the connected server; must outlive :meth:`run`.
         handlers: what is served.
         registration: the worker's directory entry.
         telemetry: the seam for spans and counters.
         settings: how it works.
+
+    Attributes:
+        overrun: ends and names those that outlive the grace; ``worker`` gives it a task that
+            outlives the connection.
+        interrupted: the first Ctrl-C that trio has raised in this run, None if there was none.
+        ready: the first task can arrive, or could before the drain.
     """
 
     def __init__(
@@ -77,7 +111,8 @@ class Service:
         telemetry: Telemetry,
         settings: Settings,
     ) -> None:
-        self.overrun = Overrun(lambda: self.live, lambda: self.ledger)
+        self._grace = trio.CancelScope()
+        self.overrun = Overrun(self._grace, lambda: self.live, lambda: self.ledger)
         self._settings = settings
         self.interrupted: BaseException | None = None
         self._broker = broker
@@ -88,9 +123,10 @@ class Service:
         self._threads = trio.CapacityLimiter(settings.concurrency)
         self._opening = trio.CancelScope()
         self._intake = trio.CancelScope()
-        self._grace = trio.CancelScope()
         self._draining = trio.Event()
         self._attempts: InFlight | None = None
+        self._watchdog = Watchdog(lambda: self.live)
+        self._sources = [Durable(broker, handler.served) for handler in handlers]
         self._in_flight: list[Attempt] = []
         self.ready = False
 
@@ -104,6 +140,16 @@ class Service:
         """One line per attempt that was in flight when the drain began."""
         return tuple(line_of(attempt) for attempt in self._in_flight)
 
+    def health(self) -> Health:
+        """Say how it is, now; costs nothing, and may be called from any thread."""
+        return Health(
+            ready=self.ready,
+            draining=self._draining.is_set(),
+            connected=self._broker.connected,
+            attempts=len(self.live),
+            loop_stood=self._watchdog.stood,
+        )
+
     def interrupt(self, error: BaseException) -> None:
         """Drain upon a Ctrl-C that trio has raised; a second one takes the grace away.
 
@@ -115,7 +161,12 @@ class Service:
         self.interrupted = self.interrupted or error
 
     def drain(self, grace: float) -> None:
-        """Begin to drain, or shorten a drain's grace: seconds that handlers may still run."""
+        """Begin to drain, or shorten a drain's grace: seconds that handlers may still run.
+
+        Never waits, and may be called as often as one likes: a longer grace changes nothing. Before
+        the worker is ready it ends the start. Attempts that only wait are handed back at once: the
+        grace is for those that work, and any other worker can wait as well.
+        """
         limit = trio.current_time() + grace
         self._grace.deadline = min(self._grace.deadline, limit)
         self.overrun.limit(self._grace.deadline)
@@ -133,6 +184,9 @@ class Service:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained; ready (``task_status``) when the first task can arrive.
 
+        The shield is without a deadline, as its inside has one for each step: a drain ends by the
+        seconds in ``deadlines``, but for a handler that does not end when it is cancelled.
+
         Cancellation: not relayed from here; call :meth:`drain`.
 
         Raises:
@@ -148,18 +202,16 @@ class Service:
             async with trio.open_nursery() as helpers:
                 shared = self._build(helpers, notes=notes)
                 watch = RunWatch(self._broker, helpers, doubt_run)
-                attempts = InFlight(shared, Nursling(YOUNG, begin_duties), watch)
+                attempts = InFlight(shared, AgeQueue(YOUNG, begin_duties), watch)
                 self._attempts = attempts
-                entrance = Entrance(fast_path.begin)
-                served = [handler.served for handler in self._handlers]
-                presence = Presence(self._broker, self._registration, served)
-                own = (shared.agenda, shared.slots, watch, attempts.young, entrance)
-                for helper in (*own, presence, *self._observers()):
-                    helpers.start_soon(uninterrupted(helper.run))
-                helpers.start_soon(uninterrupted(shared.facts.serve))
-                helpers.start_soon(uninterrupted(self.overrun.run), self._grace)
+                start_queue = StartQueue(fast_path.begin)
+                presence = Presence(self._broker, self._registration, self._sources)
+                own = (shared.timers.run, shared.slots.run, shared.facts.serve, watch.run)
+                waits = (attempts.young.run, start_queue.run, self.overrun.run)
+                for helper in (*own, *waits, presence.run, *self._observers()):
+                    helpers.start_soon(uninterrupted(helper))
                 try:
-                    await self._serve(attempts, entrance, presence, task_status)
+                    await self._serve(attempts, start_queue, presence, task_status)
                 finally:
                     await presence.leave()
                 helpers.cancel_scope.cancel()
@@ -169,20 +221,26 @@ class Service:
     async def _serve(
         self,
         attempts: InFlight,
-        entrance: Entrance[Attempt],
+        start_queue: StartQueue[Attempt],
         presence: Presence,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Pull until the intake is cancelled, then wait for the last attempt."""
+        """Pull until the intake is cancelled, then wait for the last attempt.
+
+        What arrives until the last pull has ended may still begin; so the overrun sweeps once more
+        after it, in case the grace is over by then.
+        """
         async with _with_tasks(attempts, self.interrupt):
             with self._intake:
                 async with trio.open_nursery() as intake:
                     # All of them have their share before one may pull: the first would else
                     # take the whole ledger for itself.
-                    found = await durables.all_found(self._broker)
-                    start = partial(admit, attempts, entrance)
-                    consumers = [await self._consumer(h, found, start) for h in self._handlers]
-                    for consumer in consumers:
+                    found = await find(self._sources)
+                    start = partial(admit, attempts, start_queue)
+                    for consumer in [
+                        await self._consumer(handler, source, found, start)
+                        for handler, source in zip(self._handlers, self._sources, strict=True)
+                    ]:
                         await intake.start(uninterrupted(consumer.run))
                     await presence.announce()
                     self.ready = True
@@ -190,27 +248,29 @@ class Service:
             self.overrun.sweep()
             await attempts.emptied()
 
-    def _observers(self) -> tuple[Watchdog, Standstills, MicroService]:
-        """Make what only looks at the attempts."""
+    def _observers(self) -> list[Callable[[], Awaitable[None]]]:
+        """Make what only looks at the attempts; each gets a function that lists those in flight."""
 
         def live() -> list[Attempt]:
             return self.live
 
-        return (
-            Watchdog(live),
-            Standstills(live),
-            MicroService(self._broker, self._registration, live),
-        )
+        endpoint = MicroService(self._broker, self._registration, live)
+        return [self._watchdog.run, Standstills(live).run, endpoint.run]
 
     async def _consumer(
-        self, handler: Handler, found: Sequence[ConsumerState], admit_for: Callable[..., None]
+        self, handler: Handler, source: Source, found: Found, admit_for: Callable[..., None]
     ) -> Consumer:
-        state = await durables.ensure(self._broker, handler.served, found)
+        """Make a consumer of a handler; several of one would have the same quota."""
+        state = await source.ensure(found)
+        quota = self._slots.quota(handler.served.concurrency)
         start = partial(admit_for, handler.program)
-        return Consumer(self._broker, handler.served, state, self._slots, start)
+        return Consumer(source, state, self._slots, quota, start)
 
     async def _preflight(self) -> bool:
-        """Check that an engine has prepared the server; say whether notes can be kept."""
+        """Check that an engine has prepared the server; say whether notes can be kept.
+
+        Nothing is created here that an engine has to create: what is missing is told by its name.
+        """
         deadline = trio.current_time() + PATIENCE
         for stream in (TASK_QUEUES, WORKFLOW_HISTORY):
             if not await self._broker.has_stream(stream, deadline=deadline):
@@ -227,6 +287,11 @@ class Service:
         return notes
 
     def _build(self, helpers: trio.Nursery, *, notes: bool) -> Shared:
+        """Make what all attempts share.
+
+        Calls at given times and chores are started in the helpers' nursery: it is the only one that
+        outlives the attempts, and what they still have to remove from the server.
+        """
         return Shared(
             broker=self._broker,
             worker_id=self._registration.worker_id,
@@ -234,7 +299,7 @@ class Service:
             silent=isinstance(self._telemetry, NoTelemetry),
             pipelined=self._settings.pipelined,
             slots=self._slots,
-            agenda=Agenda(helpers),
+            timers=Timers(helpers),
             reads=trio.CapacityLimiter(READS_AT_ONCE),
             facts=EngineFacts(self._broker),
             store=StepStore(self._broker, notes=notes),
@@ -247,9 +312,13 @@ class Service:
 
 @asynccontextmanager
 async def _with_tasks(in_flight: InFlight, interrupt: Interrupt) -> AsyncIterator[None]:
-    """Let attempts have tasks for the length of a block, which ends when they have ended."""
+    """Let attempts have tasks for the length of a block, which ends when they have ended.
+
+    Whatever ends the block, no attempt gets a task any more: an answer that comes later is for an
+    attempt whose nursery is gone. If an error ends it, the nursery cancels those that have one.
+    """
     async with trio.open_nursery() as nursery:
-        in_flight.spawn = Runners(nursery, in_flight.shared.slots.capacity, interrupt).run
+        in_flight.spawn = TaskPool(nursery, in_flight.shared.slots.capacity, interrupt).run
         try:
             yield
         finally:
@@ -261,6 +330,10 @@ async def serve(
     service: Service, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Run a service until it has drained.
+
+    The service has a task of its own: it is shielded, so somebody else has to hear the caller's
+    cancellation; and trio raises a Ctrl-C that strikes no handler in its main task, which has to
+    be waiting here then and not in the middle of the service.
 
     Cancellation: relayed as a drain without grace, so that hand-backs still find a connection.
 

@@ -1,4 +1,8 @@
-"""How a worker works: the numbers that its user has chosen, checked."""
+"""How a worker works: the numbers that its user has chosen, checked.
+
+Beside ``worker`` so that ``service`` can read them without knowing it. Frozen: a worker that runs
+has the settings that it was started with.
+"""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -8,6 +12,7 @@ from trio_dagnats.errors import UsageError
 from trio_dagnats.worker.intake.served import MAX_CONCURRENCY
 
 MAX_GRACE = 86_400.0
+"""Seconds, a day."""
 
 
 @final

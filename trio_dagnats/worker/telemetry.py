@@ -2,6 +2,22 @@
 
 The worker calls it where the Go worker has its spans and instruments (contract 11), so an exporter
 can be written without touching the worker. Names of spans and metrics are Go's.
+
+| span | from | to | begun by |
+|---|---|---|---|
+| ``executeTask <task>`` | the handler's call | its end | ``execute.run_handler`` |
+| ``worker.complete`` ... | an outcome is sent | it is stored, or not | ``fast_path``, ``effects`` |
+
+| number | kind | changed |
+|---|---|---|
+| ``worker.tasks.active`` | up and down | around the handler |
+| ``step.duration_ms`` | histogram | at the handler's end |
+| ``step.retries`` | counter | for each retriable failure that a handler has raised |
+| ``worker.tasks.cancelled_skipped`` | counter | for each task whose run was over before it began |
+
+Spans are ended by a call and are no context managers: the one of an outcome is begun in a task and
+ended by a callback of the transport. Without an exporter nobody calls most of this
+(``Shared.silent``): the ordinary attempt has no spans then.
 """
 
 from collections.abc import Mapping
@@ -32,7 +48,10 @@ _FAILURES = {
 
 
 class Span(Protocol):
-    """An open span. It is ended once, perhaps by a callback and not by the task that began it."""
+    """An open span. It is ended once, perhaps by a callback and not by the task that began it.
+
+    So it must not depend on the context variables of that task.
+    """
 
     def record_error(self, error: BaseException) -> None:
         """Mark the span as failed with this exception."""
@@ -132,7 +151,10 @@ def begin_task(
     }
     if task.workflow_name:
         attributes["workflow_name"] = task.workflow_name
-    count(telemetry, ACTIVE_TASKS, 1)
+    try:
+        telemetry.count(ACTIVE_TASKS, 1)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
     span = NO_SPAN
     trace: object = None
     try:
@@ -154,8 +176,14 @@ def end_task(telemetry: Telemetry, span: Span, error: BaseException | None, took
     """
     if isinstance(error, Exception):
         _fail(span, error)
-    end_span(span)
-    count(telemetry, ACTIVE_TASKS, -1)
+    try:
+        span.end()
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
+    try:
+        telemetry.count(ACTIVE_TASKS, -1)
+    except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
+        _tell(bad)
     try:
         telemetry.record(STEP_DURATION_MS, round(took * 1000))
     except BaseException as bad:  # noqa: BLE001 - the exporter's fault is told
@@ -165,7 +193,15 @@ def end_task(telemetry: Telemetry, span: Span, error: BaseException | None, took
 def begin_outcome(
     telemetry: Telemetry, outcome: Settlement, task: Task, iteration: int, parent: TraceContext
 ) -> Span:
-    """Begin the span in which an outcome is stored."""
+    """Begin the span in which an outcome is stored.
+
+    Args:
+        telemetry: the exporter.
+        outcome: completed, continued or failed; a failure is recorded as an error of the span.
+        task: the task.
+        iteration: loop iterations committed before this one.
+        parent: the trace that goes into the attempt's events.
+    """
     attributes: dict[str, str | int] = {"run_id": task.run_id, "step_id": task.step_id}
     name = "worker.complete"
     if isinstance(outcome, Completed):

@@ -1,4 +1,25 @@
-"""The worker that users make: handlers are registered on it, then it serves them."""
+"""The worker that users make: handlers are registered on it, then it serves them.
+
+::
+
+    start, or the block
+    ├─ interrupts              the signals of the process; start only
+    └─ the run
+       ├─ overrun.exit_at_last    with hard_exit: outlives the connection
+       └─ connection
+          └─ serve(Service)       drains while the connection lives
+
+``stop`` and signals reach a worker in any moment of its life:
+
+| it is | ``stop`` |
+|---|---|
+| connecting | cancels that; ``start`` returns as after a drain |
+| serving, or about to | drains within the grace |
+| draining | changes nothing, for the grace is counted from the first call |
+| over, or not started | does nothing |
+
+Nothing here knows an attempt: what a worker does is in ``service``, made anew for each run.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
@@ -243,6 +264,10 @@ class Worker:
         await self._leave(error, own=error)
 
     async def _leave(self, error: BaseException | None, own: BaseException | None = None) -> None:
+        """Leave the block's stack; what comes out of its nursery comes alone, not in a group.
+
+        An error of the block itself (``own``) leaves as it was raised, by ``__aexit__``'s answer.
+        """
         kind = type(error) if error is not None else None
         trace = error.__traceback__ if error is not None else None
         try:
@@ -263,6 +288,7 @@ class Worker:
         return register(self._registry, adapt, task_type, handler, options)
 
     def _interrupted(self, again: bool) -> None:  # noqa: FBT001 - the one fact there is
+        """Drain upon a signal of the process; take the grace away upon the second one."""
         if again:
             log.warning("second signal: no more grace")
             if self._service is not None:
@@ -273,6 +299,11 @@ class Worker:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
+        """Count as running for a block: one run at a time, and no handler is added meanwhile.
+
+        Raises:
+            UsageError: it runs already, or serves nothing.
+        """
         if not len(self._registry):
             raise UsageError("this worker serves nothing; register a handler before starting it")
         if self._running:
@@ -284,6 +315,11 @@ class Worker:
             self._running = False
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, serve until drained, close; ready once the first task can arrive.
+
+        Whoever waits for the readiness gets it even if the worker is stopped before: that it was
+        stopped is no error of whoever has started it.
+        """
         about = describe(self.worker_id, self._registry.task_types(), self._settings.concurrency)
         handlers = self._registry.handlers()
         with self._startup:

@@ -1,4 +1,9 @@
-"""What the live view shows: the newest runs, and what is known of each. Pure."""
+"""What the live view shows: the newest runs, and what is known of each. Pure.
+
+Fed by ``view``: events as they come (:meth:`Board.take`), snapshots when they were read
+(:meth:`Board.put`). A row is drawn when it has a snapshot. Bounded in both directions, for
+``dev`` runs all day.
+"""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -7,20 +12,27 @@ from typing import final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from trio_dagnats.cli import render
+from trio_dagnats.cli.output import render
 from trio_dagnats.client import RunTimeline
 from trio_dagnats.wire.events import HistoryEvent
 
 MOST_RUNS = 20
+"""Rows; the run whose first event is the oldest goes first."""
 MOST_EVENTS = 5000
 """Events kept of one run; the view of a longer one loses its oldest attempts."""
 MOST_ATTEMPTS = 5
+"""Drawn of one step: several runs share a screen."""
 
 
 @final
 @dataclass(slots=True)
 class Row:
-    """One run."""
+    """One run.
+
+    Attributes:
+        events: those that were seen, oldest first.
+        found: the run as it was read last, with the attempts that the events tell of.
+    """
 
     events: list[HistoryEvent] = field(default_factory=list)
     found: RunTimeline | None = None
@@ -59,7 +71,11 @@ class Board:
 
     @property
     def moving(self) -> list[str]:
-        """The runs that have not ended."""
+        """The runs that have not ended.
+
+        Not every end is an event (a cancellation by deadline), so these are read again from time
+        to time.
+        """
         return [
             run_id
             for run_id, row in self._rows.items()

@@ -9,7 +9,6 @@ The guard ends the child when we are gone, even by SIGKILL (``trio_dagnats/local
 """
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import CliError
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.local import guard
@@ -33,8 +32,12 @@ Tell = Callable[[bytes], None]
 
 
 @final
-class Worker:
+class WorkerProcess:
     """A worker in a process of its own.
+
+    Called by ``Reloader``: :meth:`run` in a task that holds the process, the other methods
+    beside it and in this order: ``load``, ``serve``, ``drain``. ``ended`` is set when the
+    process is gone and its streams are closed, whatever ended it.
 
     Args:
         target: ``FILE_OR_MODULE`` as it was given.
@@ -46,7 +49,7 @@ class Worker:
     def __init__(self, target: str, url: str, grace: float, *, tell: Tell | None = None) -> None:
         self._arguments = [url, f"{grace:g}", target]
         self._tell = tell
-        self._socket: trio.SocketStream | None = None
+        self._stream: trio.SocketStream | None = None
         self._process: trio.Process | None = None
         self._heard, self._lines = trio.open_memory_channel[dict[str, object]](16)
         self.ended = trio.Event()
@@ -61,31 +64,26 @@ class Worker:
 
         Ready (``task_status``) when it runs; it may not have imported anything yet.
         """
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            process = self._process = await trio.lowlevel.open_process(
-                self._command(theirs.fileno()),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE if self._tell else None,
-                stderr=subprocess.STDOUT if self._tell else None,
-                pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-                start_new_session=True,  # Ctrl-C in the terminal is for us; we drain it
-            )
-            theirs.close()
-            ours.settimeout(0)
-            self._socket = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._listen, self._socket)
-                    if process.stdout is not None:
-                        nursery.start_soon(self._read_output, process.stdout)
-                    task_status.started()
-                    await process.wait()
-                    # What it has started may hold its pipes open for ever.
-                    nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
-            finally:
-                await self._end(process)
+        process, stream = await child_link.start_child(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if self._tell else None,
+            stderr=subprocess.STDOUT if self._tell else None,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._process, self._stream = process, stream
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, stream)
+                if process.stdout is not None:
+                    nursery.start_soon(self._read_output, process.stdout)
+                task_status.started()
+                await process.wait()
+                # What it has started may hold its pipes open for ever.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
+        finally:
+            await self._end(process)
+            stream.socket.close()
 
     async def load(self) -> list[WorkflowDef]:
         """Wait until the user's module is imported; return its workflows.
@@ -111,10 +109,15 @@ class Worker:
         await self._order("drain")
 
     def _command(self, fd: int) -> list[str]:
+        """Return the guard's command line, whose child is ours: it outlives us for a moment."""
         child = [sys.executable, "-m", "trio_dagnats.cli.dev.child", str(fd), *self._arguments]
         return [sys.executable, "-I", "-S", str(guard.__file__), *child]
 
     async def _next(self, when: str) -> dict[str, object]:
+        """Wait for the child's next word; a refusal, or none at all, is an error.
+
+        ``when`` says, for the error, what was waited for.
+        """
         try:
             line = await self._lines.receive()
         except trio.EndOfChannel:
@@ -124,20 +127,15 @@ class Worker:
         return line
 
     async def _order(self, what: str) -> None:
-        assert self._socket is not None
+        assert self._stream is not None
         # It may have ended, or be ending.
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._socket.send_all(lines.write("do", what))
+            await self._stream.send_all(child_link.write("do", what))
 
     async def _listen(self, stream: trio.SocketStream) -> None:
-        pieces = lines.Lines()
+        """Take the child's words; closing the channel tells whoever waits that it has ended."""
         async with self._heard:
-            try:
-                async for data in stream:
-                    for line in pieces.feed(data):
-                        await self._heard.send(line)
-            except trio.BrokenResourceError:
-                pass
+            await child_link.listen(stream, self._heard.send)
 
     async def _read_output(self, stream: trio.abc.ReceiveStream) -> None:
         assert self._tell is not None

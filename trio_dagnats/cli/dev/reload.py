@@ -3,6 +3,18 @@
 A new version is imported first; only when that went well it begins to serve, and the old one
 drains beside it: handlers that run may end within the grace, the rest is handed back to the new
 version. A version that cannot be imported changes nothing.
+
+::
+
+    a file changes ─► make a process ─► import ─► register ─► serve ─► the old one drains
+                                           │         │          │        ├─ ends: grace + 60 s
+                                           └─────────┴──────────┘        └─ or is killed: its tasks
+                                      fails: its process ends,              come back when their
+                                      the old one stays                     lease is over
+
+While both serve, each of them may get a task; neither is more right than the other. Of three the
+oldest is ended at once. An import that hangs is cancelled by the next change, which is perhaps its
+repair.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +24,7 @@ from typing import Protocol, final
 import trio
 from watchfiles import Change, PythonFilter, awatch
 
-from trio_dagnats.cli.dev.process import Worker
+from trio_dagnats.cli.dev.process import WorkerProcess
 from trio_dagnats.cli.exits import explain
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.errors import DagnatsError, without_groups
@@ -24,13 +36,19 @@ CLOSE_PATIENCE = 5.0
 LOOK_UP_MS = 100
 """The watching thread sees a cancellation only when it looks up."""
 SLOW_IMPORT = 10.0
+"""Seconds; a module that runs its worker on import never comes back, and says nothing."""
 
 Register = Callable[[list[WorkflowDef]], Awaitable[None]]
-MakeWorker = Callable[[], Worker]
+"""Registers what a version holds; may refuse, and then the version does not serve."""
+MakeWorker = Callable[[], WorkerProcess]
+"""Makes a process that is not started yet; called for each version."""
 
 
 class Teller(Protocol):
-    """Where news go."""
+    """Where news go.
+
+    A protocol, so that tests need no terminal; ``Screen`` is one.
+    """
 
     def say(self, text: str) -> None:
         """Say something."""
@@ -48,6 +66,10 @@ class Teller(Protocol):
 @final
 class Reloader:
     """The versions of the user's code, at most two at a time.
+
+    ``_current`` is the version in service, with the scope that holds its process: cancelling
+    that scope ends the process. ``_retiring`` is the scope of the version that drains. Written
+    by :meth:`replace` and :meth:`close` only; versions never change themselves.
 
     Args:
         make: makes the process of a new version.
@@ -70,11 +92,15 @@ class Reloader:
         self._teller = teller
         self._nursery = nursery
         self._grace = grace
-        self._current: tuple[Worker, trio.CancelScope] | None = None
+        self._current: tuple[WorkerProcess, trio.CancelScope] | None = None
         self._retiring = trio.CancelScope()
 
     async def replace(self) -> None:
         """Bring the newest version into service.
+
+        Until the new version serves, an error or a cancellation ends it and leaves the old one
+        as it was. The switch itself has no ``await`` in it, so there is never none in service,
+        and never a third.
 
         Raises:
             DagnatsError: it cannot be imported, registered or served; the old one goes on.
@@ -102,6 +128,10 @@ class Reloader:
         Ready (``task_status``) when the first version serves. Files are watched from before its
         import on, so that no change is missed.
 
+        One change may come while the one before is being imported: then that import is cancelled
+        and the newer one begins. Cancellation ends the watching; versions are held by another
+        nursery and stay.
+
         Raises:
             DagnatsError: the first version cannot be imported, registered or served.
         """
@@ -120,16 +150,24 @@ class Reloader:
                     nursery.start_soon(self._try_replace, names, latest)
 
     async def close(self) -> None:
-        """Drain what is in service and wait for it."""
+        """Drain what is in service and wait for it.
+
+        Called once, when nothing is watched any more; what retires already ends with the
+        nursery.
+        """
         if self._current is not None:
             current, self._current = self._current, None
             self._teller.say(f"draining, {self._grace:g} s at most; Ctrl-C again ends it at once")
             await self.retire(*current, patience=CLOSE_PATIENCE)
 
     async def retire(
-        self, worker: Worker, scope: trio.CancelScope, patience: float = RETIRE_PATIENCE
+        self, worker: WorkerProcess, scope: trio.CancelScope, patience: float = RETIRE_PATIENCE
     ) -> None:
-        """Drain a version and wait for its end; end it if it takes too long."""
+        """Drain a version and wait for its end; end it if it takes too long.
+
+        Cancellation ends the waiting and leaves the version draining; whoever cancels also holds
+        its scope.
+        """
         await worker.drain()
         with trio.move_on_after(self._grace + patience):
             await worker.ended.wait()
@@ -141,6 +179,11 @@ class Reloader:
         scope.cancel()
 
     async def _try_replace(self, names: list[str], scope: trio.CancelScope) -> None:
+        """Replace the version in service and say what became of it.
+
+        ``names`` are those of the changed files. Only errors that are a sentence are told; any
+        other is a bug and ends ``dev``.
+        """
         shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
         with scope:
             try:
@@ -157,12 +200,14 @@ class Reloader:
 
     @staticmethod
     async def _hold(
-        worker: Worker, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
+        worker: WorkerProcess, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
     ) -> None:
+        """Hold a version's process until it ends; when its scope is cancelled, end it."""
         with scope:
             await worker.run(task_status)
 
-    async def _import(self, worker: Worker) -> list[WorkflowDef]:
+    async def _import(self, worker: WorkerProcess) -> list[WorkflowDef]:
+        """Wait for a version's import, which may take as long as it likes; after a while say so."""
         with without_groups():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._remind)
@@ -177,8 +222,12 @@ class Reloader:
             'itself, put that under `if __name__ == "__main__":`'
         )
 
-    async def _watch_over(self, worker: Worker) -> None:
-        """Say so if a version that is in service ends by itself."""
+    async def _watch_over(self, worker: WorkerProcess) -> None:
+        """Say so if a version that is in service ends by itself.
+
+        It is not started again by itself: with the same code it would most likely end the same
+        way.
+        """
         await worker.ended.wait()
         if self._current is not None and self._current[0] is worker:
             self._teller.fail(

@@ -2,6 +2,12 @@
 
 It drains on SIGTERM, however often that comes: systemd tells every process of a unit, and so does
 the supervisor. It drains without grace when the socket ends.
+
+Two things watch over it, as one cannot. A task in trio obeys the socket while the loop runs. A
+thread reads the same socket: it sees the end even while the user's module is being imported, or
+a handler blocks the loop, and it ends the process with SIGKILL if nothing else does.
+
+Only few words go back, in the lines of ``dev``: ``loaded`` with the worker's grace, and ``ready``.
 """
 
 import os
@@ -14,7 +20,7 @@ from typing import final
 import click
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.options import Setup
 from trio_dagnats.cli.processes import rules
@@ -47,6 +53,10 @@ def _outlive_nobody(fd: int) -> None:
     """End this process when its supervisor is gone, whatever it does: import, block, hang.
 
     The socket is open as long as the process: closed under this thread, it would look the same.
+
+    SIGTERM first: while the module is imported it ends the process, later it begins a drain. The
+    task that reads the socket takes the grace away meanwhile. The seconds after it are those of
+    a drain without grace, and one more.
     """
     with suppress(ConnectionResetError):  # its end, with words of ours unread
         os.read(fd, 1)  # it never says anything
@@ -57,7 +67,11 @@ def _outlive_nobody(fd: int) -> None:
 
 @final
 class _Life:
-    """A worker from its start to the end of its drain."""
+    """A worker from its start to the end of its drain.
+
+    ``_serving`` is the last resort: cancelled, the worker drains without grace. An ordinary
+    drain is ``Worker.stop``, which takes as long as the worker's own grace.
+    """
 
     def __init__(self, worker: Worker, fd: int) -> None:
         self._worker = worker
@@ -77,17 +91,20 @@ class _Life:
                 nursery.cancel_scope.cancel()
 
     async def _obey_signals(self) -> None:
+        """Drain with grace, however often told to: the supervisor and systemd both send SIGTERM."""
         with trio.open_signal_receiver(*SIGNALS) as received:
             async for _ in received:
                 self._worker.stop()
 
     async def _obey_link(self) -> None:
+        """Drain without grace when the socket ends: the supervisor says so, or is gone."""
         await trio.lowlevel.wait_readable(self._fd)
         self._serving.cancel()
 
     def _tell(self, key: str, value: object) -> None:
+        """Tell the supervisor; nothing waits here, for two short lines fit every buffer."""
         with suppress(OSError):  # nobody listens any more
-            os.write(self._fd, lines.write(key, value))
+            os.write(self._fd, child_link.write(key, value))
 
 
 COMMANDS = (run_child,)

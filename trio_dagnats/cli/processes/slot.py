@@ -8,9 +8,18 @@ r"""One of the processes: started, and started again when it dies, for the lengt
 
 The socket also ends when the supervisor is gone, even by SIGKILL. Signals from elsewhere do a child
 no harm: however often it is told to drain, only the socket takes its grace away.
+
+A slot from its start to its end::
+
+    start ──► loaded ──► ready (serves) ──► ends by itself ──► judged ──► pause ──► start
+      │          │            │                                  └─ hopeless: all are cancelled
+      └──────────┴────────────┴── cancelled ──► SIGTERM ──► grace
+                                    ──► the socket ends: no grace ──► SIGKILL
+
+The grace is the worker's own, told by ``loaded``: a child that has not said it yet has not begun to
+serve and has nothing to hand back, so it gets none.
 """
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +29,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.cli.dev import lines
+from trio_dagnats.cli import child_link
 from trio_dagnats.cli.exits import Exit
 from trio_dagnats.cli.processes import rules
 from trio_dagnats.logs import Log
@@ -28,7 +37,9 @@ from trio_dagnats.logs import Log
 log = Log("trio_dagnats.processes")
 
 COMMAND_LINE = (sys.executable, "-P", "-m", "trio_dagnats.cli.main")
+"""``-P``: the current directory must not be where this package's modules are looked for."""
 COMMAND = "run-child"
+"""A hidden command; only a supervisor calls it."""
 KILL_PATIENCE = 5.0
 """Seconds for the system to end what was killed."""
 
@@ -51,6 +62,11 @@ class Plan:
 @final
 class Slot:
     """Keeps one process running until it is cancelled, and then drains it.
+
+    Written by its own task (:meth:`run`); the supervisor reads ``serves`` and ``exit_code`` and
+    calls :meth:`hurry`. ``_grace_time`` and ``_last_time`` are the two scopes of a drain:
+    cancelling the one ends the grace, cancelling the other the waiting, and what is left then is
+    SIGKILL.
 
     Args:
         number: which one it is, from 1.
@@ -97,32 +113,28 @@ class Slot:
 
     async def _live(self) -> int:
         """Start a process and wait for its end; return its return code."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            ours.settimeout(0)
-            try:
-                process = await self._start(theirs.fileno())
-            except OSError as error:
-                text = f"process {self._number} cannot be started: {error}"
-                log.error(text)  # noqa: TRY400 - the sentence is enough
-                return Exit.USAGE
-            theirs.close()
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._grace = 0.0
+        try:
+            process, stream = await child_link.start_child(
+                self._command, stdin=subprocess.DEVNULL, env=self._plan.environment
+            )
+        except OSError as error:
+            text = f"process {self._number} cannot be started: {error}"
+            log.error(text)  # noqa: TRY400 - the sentence is enough
+            return Exit.USAGE
+        try:
             await self._hold(process, stream)
+        finally:
+            stream.socket.close()
         assert process.returncode is not None
         return process.returncode
 
-    async def _start(self, fd: int) -> trio.Process:
-        self._grace = 0.0
-        return await trio.lowlevel.open_process(
-            [*COMMAND_LINE, COMMAND, str(self._number), str(fd), "--", self._plan.target],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(fd,),
-            env=self._plan.environment,
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we drain it
-        )
+    def _command(self, fd: int) -> list[str]:
+        me = [sys.executable, "-P", "-m", "trio_dagnats.cli.main"]
+        return [*me, COMMAND, str(self._number), str(fd), "--", self._plan.target]
 
     async def _hold(self, process: trio.Process, stream: trio.SocketStream) -> None:
+        """Wait for a process's end, and hear what it tells; drain it if that is cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, process, stream)
@@ -134,18 +146,24 @@ class Slot:
                 await self._drain(process, stream)
 
     async def _listen(self, process: trio.Process, stream: trio.SocketStream) -> None:
-        heard = lines.Lines()
-        with suppress(trio.BrokenResourceError):
-            async for data in stream:
-                for line in heard.feed(data):
-                    if "loaded" in line:
-                        self._grace = float(str(line["loaded"]))
-                    else:
-                        self.serves = True
-                        self.has_served.set()
-                        log.info("process %d serves (pid %d)", self._number, process.pid)
+        """Take what the process tells: the worker's grace when loaded, then that it serves."""
+
+        async def take(line: child_link.Line) -> None:
+            if "loaded" in line:
+                self._grace = float(str(line["loaded"]))
+            else:
+                self.serves = True
+                self.has_served.set()
+                log.info("process %d serves (pid %d)", self._number, process.pid)
+
+        await child_link.listen(stream, take)
 
     async def _drain(self, process: trio.Process, stream: trio.SocketStream) -> None:
+        """Drain a process: SIGTERM, its grace, the end of the socket, and SIGKILL at last.
+
+        Shielded, for it is a cancellation that brings us here; the deadline is that of the killing
+        and five seconds more.
+        """
         killed_at = trio.current_time() + rules.patience(self._grace)
         with trio.CancelScope(shield=True, deadline=killed_at + KILL_PATIENCE):
             process.terminate()

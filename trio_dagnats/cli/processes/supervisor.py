@@ -4,6 +4,9 @@
 
     signals     SIGINT, SIGTERM: the first one drains, each further one takes patience away
     └─ keeping     a task per slot: the first signal cancels them, and each drains its process
+
+The exit code is the worst: a process that had to be killed, a worker that could not begin, or
+the second signal. One that died and was started again does not count: that was mended.
 """
 
 from typing import final
@@ -54,11 +57,18 @@ class Supervisor:
                 nursery.start_soon(slot.run)
 
     def _judge(self, code: int) -> None:
+        """Decide by the end of one process whether all shall end.
+
+        Called by a slot for each process that has ended by itself, before it is started again.
+        Cancelling ``_keeping`` drains the others; their exit codes and the verdict are compared
+        at the end.
+        """
         if rules.hopeless(code, others_serve=any(slot.serves for slot in self._slots)):
             self._verdict = code
             self._keeping.cancel()
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        """Drain at the first signal, and take patience away at each further one."""
         with trio.open_signal_receiver(*SIGNALS) as received:
             task_status.started()
             await anext(received)

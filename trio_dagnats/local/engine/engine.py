@@ -1,4 +1,18 @@
-"""The local engine as people use it: ``async with LocalEngine(server.url)``."""
+"""The local engine as people use it: ``async with LocalEngine(server.url)``.
+
+::
+
+    async with LocalEngine(url)
+    └─ broker      a connection of its own, or the given one
+       └─ nursery  everything below is one of its tasks; the first error ends them all
+          ├─ Feed.run of the durables: history, timers, events, schedule
+          ├─ a task per lane that has something to do
+          └─ Api.run, started last: who gets an answer can start runs
+
+Leaving the block cancels the nursery; there is no drain. What is in hand is NAKed on the way out
+and comes to the next engine at once, and after a kill it comes when its ``ack_wait`` is over.
+Either way nothing is lost, because a message is acknowledged only when its consequences are stored.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,8 +34,8 @@ from trio_dagnats.local.engine import resources
 from trio_dagnats.local.engine.api import PING, Api
 from trio_dagnats.local.engine.conductor import TRY_AGAIN, Conductor, Item
 from trio_dagnats.local.engine.correlator import Correlator
-from trio_dagnats.local.engine.feed import Feed
-from trio_dagnats.local.engine.lanes import Lanes
+from trio_dagnats.local.engine.durable_reader import DurableReader
+from trio_dagnats.local.engine.per_key_queue import PerKeyQueue
 from trio_dagnats.local.engine.schedule import Schedule
 from trio_dagnats.local.engine.sender import Sender
 from trio_dagnats.logs import Log
@@ -33,8 +47,14 @@ from trio_dagnats.wire.scheduled import SCHEDULE_DURABLE
 log = Log("trio_dagnats.local")
 
 SET_UP_PATIENCE = 20.0
+"""Seconds to create all streams and buckets, some thirty requests; a server that has them already
+answers in a fraction of one.
+"""
 KNOCK = 0.5
-"""Seconds that another engine has to answer."""
+"""Seconds that another engine has to answer.
+
+Nobody answering takes no time (the server says so); only a hung engine takes all of it.
+"""
 
 
 @final
@@ -84,6 +104,11 @@ class LocalEngine:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
+        """Set up, then serve for the length of the block.
+
+        The engine's own errors leave the block without nursery groups around them; what the
+        caller's block raises leaves it as it is.
+        """
         with without_groups() as border:
             async with open_broker(self._nats, self._options) as broker:
                 await _refuse_company(broker)
@@ -96,10 +121,25 @@ class LocalEngine:
 
 
 async def _start(broker: Broker, nursery: trio.Nursery) -> None:
+    """Start all tasks; returns when requests are answered.
+
+    What an engine before has left is read first (waiters, and who holds slots): an event that came
+    before that would find nobody waiting.
+
+    The two functions inside are called by the transport for each message, so they must not wait:
+    they read, and give what is for a run to its lane. Each of them gives its credit back exactly
+    once: here for a message that is done with at once, by the lane's worker (``Item.done``)
+    otherwise.
+
+    Events and timers of a run go through the same lane. Otherwise a timeout and the outcome that it
+    races with would load, change and save one snapshot side by side.
+    """
     sender = Sender(broker)
     await sender.load()
     conductor = Conductor(broker, sender)
-    lanes: Lanes[Item] = Lanes(nursery, conductor.work, lambda item: item.delivery.nak())
+    lanes: PerKeyQueue[Item] = PerKeyQueue(
+        nursery, conductor.work, lambda item: item.delivery.nak()
+    )
 
     def take_event(delivery: Delivery) -> None:
         found = conductor.read_event(delivery)
@@ -123,7 +163,7 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
         else:
             lanes.put(run_id, Item(conductor.timer_id(delivery), delivery, timers.done))
 
-    history, timers = Feed(take_event), Feed(take_timer)
+    history, timers = DurableReader(take_event), DurableReader(take_timer)
     nursery.start_soon(history.run, broker, resources.HISTORY_DURABLE)
     nursery.start_soon(timers.run, broker, resources.TIMER_DURABLE)
     _correlate(broker, nursery, sender.correlator)
@@ -132,15 +172,25 @@ async def _start(broker: Broker, nursery: trio.Nursery) -> None:
 
 
 def _correlate(broker: Broker, nursery: trio.Nursery, correlator: Correlator) -> None:
+    """Start matching what comes in on ``event.>`` with the steps that wait for it.
+
+    A lane per subject keeps events of one type in their order; others do not wait for them.
+    """
+
     async def deal(delivery: Delivery) -> None:
         await correlator.take(delivery.subject, delivery.body, delivery.published_ns)
 
-    events = Feed(lambda delivery: lanes.put(delivery.subject, delivery))
+    events = DurableReader(lambda delivery: lanes.put(delivery.subject, delivery))
     lanes = _lanes(nursery, deal, events.done)
     nursery.start_soon(events.run, broker, resources.EVENT_DURABLE)
 
 
 def _schedule(broker: Broker, nursery: trio.Nursery) -> None:
+    """Start beginning runs whose time has come.
+
+    Their messages are handed back with what is left, like timers, so a run scheduled for next month
+    costs the engine nothing until then but a place among the pending messages.
+    """
     schedule = Schedule(broker)
 
     def take(delivery: Delivery) -> None:
@@ -154,7 +204,7 @@ def _schedule(broker: Broker, nursery: trio.Nursery) -> None:
             delivery.nak(left)
         starts.done()
 
-    starts = Feed(take)
+    starts = DurableReader(take)
     lanes = _lanes(nursery, lambda delivery: schedule.begin(delivery.body), starts.done)
     nursery.start_soon(starts.run, broker, SCHEDULE_DURABLE)
 
@@ -163,8 +213,13 @@ def _lanes(
     nursery: trio.Nursery,
     deal: Callable[[Delivery], Awaitable[None]],
     done: Callable[[], None],
-) -> Lanes[Delivery]:
-    """Return lanes that deal with messages of a subject in order; what fails comes again."""
+) -> PerKeyQueue[Delivery]:
+    """Return lanes that deal with messages of a subject in order; what fails comes again.
+
+    A server that does not answer is waited for: the message is handed back for half a second.
+    What can never be read is acknowledged with a line in the log; handed back it would come for
+    ever.
+    """
 
     async def work(subject: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
@@ -180,11 +235,17 @@ def _lanes(
                 delivery.ack()
             done()
 
-    return Lanes(nursery, work, lambda delivery: delivery.nak())
+    return PerKeyQueue(nursery, work, lambda delivery: delivery.nak())
 
 
 async def _refuse_company(broker: Broker) -> None:
-    """Raise if another engine serves this server: two would both dispatch every step."""
+    """Raise if another engine serves this server: two would both dispatch every step.
+
+    Two looks, because each misses something: the first one asks whoever serves the API (a
+    DagNats engine, too), the second sees an engine that pulls from the history but does not
+    answer. Two engines that start in the same moment see neither; the revision of the snapshots
+    ends one of them then.
+    """
     try:
         await broker.request(PING, b"", timeout=KNOCK)
     except (Missing, NotStored):

@@ -1,4 +1,26 @@
-"""The streams, buckets and durables of an engine (contract 1.2, 1.3, 6.1)."""
+"""The streams, buckets and durables of an engine (contract 1.2, 1.3, 6.1).
+
+All of a DagNats engine's, those included that this engine has no use for: workers, clients and
+tools look for them, and a server must not look different in development.
+
+=========================  =====================================================================
+bucket                     written by
+=========================  =====================================================================
+workflow_defs              ``api``: registered workflows
+workflow_runs              ``runs``: snapshots, each with the engine's book
+scheduled_runs             clients; read and deleted by ``schedule``
+event_waiters              ``correlator``
+rate_limits                ``rates``
+concurrency_tasks, _runs   ``slots``
+singleton_locks            ``locks``
+approval_tokens            ``sender``
+idempotency_keys           ``api``
+workers, worker_status,     workers
+checkpoints
+signals                    whoever sends a signal
+the others                 nobody here
+=========================  =====================================================================
+"""
 
 from functools import partial
 
@@ -21,10 +43,15 @@ DURABLES = {
 }
 """Stream and filter by name. All are read from the start on: the DagNats engine begins with the
 second and the third when they are first needed, so that after a restart they sleep (contract H36),
-and does not read the last one at all (H35)."""
+and does not read the last one at all (H35).
+"""
 DAY_NS = 86_400 * NS
 ACK_WAIT_NS = 5 * NS
-"""After a crash, what was in hand comes back this soon; what is applied is not applied again."""
+"""After a crash, what was in hand comes back this soon; what is applied is not applied again.
+
+Nobody renews these leases. A message that waits longer in its lane comes a second time, and is
+found to be applied.
+"""
 MAX_ACK_PENDING = 100_000
 """A timer that waits counts as pending (contract H37)."""
 
@@ -57,6 +84,10 @@ STREAMS = (
     ),
     StreamSpec(name=names.TRIGGER_HISTORY, subjects=("trigger.fire.>",), max_age_ns=30 * DAY_NS),
 )
+"""As the DagNats engine makes them. Where no window is named it is two minutes: for the work queue
+that is how long a task that is sent again is surely dropped (``sender.WINDOW_NS``). The
+history's is 5 s only, so there the engine looks for ids itself.
+"""
 BUCKETS = {
     names.BUCKET_DEFS: 0,
     names.BUCKET_RUNS: 0,
@@ -86,6 +117,11 @@ BUCKETS = {
 async def ensure(broker: Broker, deadline: float) -> None:
     """Create what is missing, and bring streams up to date.
 
+    All at once, because each is a request of its own to a server that has time. A stream that is
+    there is updated to the specification; a bucket that is there is left as it is.
+
+    Cancellation: what was asked for may be made all the same; asking again is safe.
+
     Raises:
         BrokerError: the server did not do it before ``deadline`` (trio time).
     """
@@ -100,7 +136,11 @@ async def ensure(broker: Broker, deadline: float) -> None:
 
 
 def durable(name: str) -> ConsumerSpec:
-    """Return one of the engine's durables."""
+    """Return one of the engine's durables.
+
+    ``name`` is a key of ``DURABLES``. The same specification is asked for at each start, so a
+    durable that an older version has made is brought up to date.
+    """
     stream, filter_subject = DURABLES[name]
     return ConsumerSpec(
         stream=stream,

@@ -1,11 +1,16 @@
-"""Runs in the bucket ``workflow_runs``, and the few that are in memory."""
+"""Runs in the bucket ``workflow_runs``, and the few that are in memory.
+
+Written by the conductor only. Each write names the revision that was read or written last: two
+engines on one server, or anybody who edits a run, are found out by it instead of overwriting
+each other.
+"""
 
 from typing import final
 
 from trio_dagnats.errors import Conflict, EngineError, WireError
 from trio_dagnats.local.engine.core.state import RunState
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.names import BUCKET_RUNS, run_key
 
@@ -14,7 +19,11 @@ log = Log("trio_dagnats.local")
 
 @final
 class Runs:
-    """Loads and saves runs. A run that goes on stays in memory, one that has ended does not."""
+    """Loads and saves runs. A run that goes on stays in memory, one that has ended does not.
+
+    Bounded by the runs that go on: :meth:`forget` is called when one has ended and its effects
+    are sent, or when a write did not succeed and nobody knows what is stored.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -50,7 +59,7 @@ class Runs:
         return None if found is None else found[0]
 
     async def _read(self, run_id: str) -> tuple[RunState, int] | None:
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is None:
             return None
         try:
@@ -62,6 +71,8 @@ class Runs:
     async def save(self, state: RunState) -> None:
         """Write a run, if nobody else has written it since it was loaded.
 
+        The revision is kept for the next write. ``expect=0`` means that no such key exists.
+
         Raises:
             EngineError: somebody else has: another engine serves this server.
             TooLarge: it does not fit the server's ``max_payload``.
@@ -72,7 +83,7 @@ class Runs:
         body = state.to_bytes()
         try:
             revision = await self._broker.kv_put(
-                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=soon()
+                BUCKET_RUNS, run_key(run_id), body, expect=expect, deadline=deadline_in()
             )
         except Conflict as conflict:
             revision = await self._revision_of_our_own(run_id, body, conflict)
@@ -84,7 +95,7 @@ class Runs:
 
     async def _revision_of_our_own(self, run_id: str, body: bytes, conflict: Conflict) -> int:
         """Tell our own write, sent twice around a lost connection, from somebody else's."""
-        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_RUNS, run_key(run_id), deadline=deadline_in())
         if entry is None or entry.value != body:
             raise EngineError(
                 f"run {run_id} was written by somebody else: is another engine running on this "

@@ -2,6 +2,10 @@
 
 The DagNats engine stores them and never begins them: none of its binaries reads the messages that
 wake (contract H35).
+
+Two things are stored for such a run: a record in the bucket ``scheduled_runs``, which says
+whether it is still wanted, and a message on ``scheduled.<run>``, which wakes the engine. To
+cancel one is to change the record; the message comes all the same and finds that.
 """
 
 from typing import final
@@ -9,7 +13,7 @@ from typing import final
 from trio_dagnats.errors import UsageError, WireError
 from trio_dagnats.local.engine.starts import find_definition, store_start
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.wire.scheduled import BUCKET_SCHEDULED, ScheduledRun
 from trio_dagnats.wire.text import NS
@@ -36,18 +40,21 @@ class Schedule:
     async def begin(self, body: bytes) -> None:
         """Begin a run, unless it was cancelled or has begun.
 
+        The start is stored first and the record deleted second. A crash in between begins
+        nothing twice: the start is stored only on a history that is still empty.
+
         Raises:
             BrokerError: the server did not answer in time; beginning again is safe.
         """
         run_id = ScheduledRun.read(body).run_id
-        entry = await self._broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=soon())
+        entry = await self._broker.kv_get(BUCKET_SCHEDULED, run_id, deadline=deadline_in())
         if entry is None:
             return
         run = ScheduledRun.read(entry.value)
         if run.status == "scheduled":
             payload = await self._payload(run)
             await store_start(self._broker, run_id, payload, only_once=True)
-        await self._broker.kv_delete(BUCKET_SCHEDULED, run_id, deadline=soon())
+        await self._broker.kv_delete(BUCKET_SCHEDULED, run_id, deadline=deadline_in())
 
     async def _payload(self, run: ScheduledRun) -> dict[str, object]:
         """Return what the run begins with; a workflow that is gone fails the run, by its name."""

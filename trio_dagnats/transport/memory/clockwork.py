@@ -1,4 +1,12 @@
-"""What happens by itself in the in-memory server: callbacks in order, and calls at given times."""
+"""What happens by itself in the in-memory server: callbacks in order, and calls at given times.
+
+A real server answers later, and never inside the call that asked. Here everything that a client
+does not do itself is a call of one task, so that a callback cannot come before the call that caused
+it has returned, and two of them never interleave. A call must not wait.
+
+What a call raises ends the server's nursery, and so the test: callbacks of users are guarded where
+they are made (``rules.callback_failed``), so it is a defect of the server's own.
+"""
 
 import heapq
 from collections import deque
@@ -13,7 +21,12 @@ Call = Callable[[], None]
 
 @final
 class Clockwork:
-    """One task that makes all calls, so that none of them happens inside another."""
+    """One task that makes all calls, so that none of them happens inside another.
+
+    Those without a time go first, in the order of their posting; of two for the same moment the one
+    that was made first. Nothing is ever taken out again: a call that has become pointless has to
+    find that out (``Consumer._lapse`` compares).
+    """
 
     def __init__(self) -> None:
         self._soon: deque[Call] = deque()
@@ -27,7 +40,7 @@ class Clockwork:
         self._lot.unpark_all()
 
     def at(self, when: float, call: Call) -> None:
-        """Make a call at a trio time."""
+        """Make a call at a trio time (seconds), or as soon as possible after it."""
         heapq.heappush(self._later, (when, next(self._numbers), call))
         self._lot.unpark_all()
 

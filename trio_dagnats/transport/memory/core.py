@@ -1,4 +1,13 @@
-"""Core messages of the in-memory broker: requests and subscriptions."""
+"""Core messages of the in-memory broker: requests and subscriptions.
+
+Core messages are heard by who listens at that moment and by nobody else, and a stream that takes
+the subject stores them, too. A subscription whose connection is cut misses what comes; after the
+line is mended it is told so (``None``), once, and has to look for itself.
+
+Functions of a server and a line, not methods of the broker: that one is long enough. Called by
+``MemoryBroker`` alone; ``checked`` by its stores and posts as well, so that all that is sent goes
+through one check, as every frame of the real connection does.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +32,7 @@ LISTEN_PATIENCE = 5.0
 """Seconds for a subscription to be confirmed, as on a real connection."""
 
 _inboxes = count(1)
+"""Numbers for reply subjects; one count for all servers of the process, which harms nobody."""
 
 
 def new_inbox() -> str:
@@ -41,6 +51,9 @@ def checked(
 ) -> Mapping[str, str]:
     """Check a message as a real connection does; return its headers as they are sent.
 
+    Before anything else, and before a turn is taken: what is refused there is refused here with the
+    same error, and a test that passes here does not close a real connection.
+
     Raises:
         UsageError: a part of it cannot stand in a line of the protocol.
         TooLarge: it is more than the server takes.
@@ -56,12 +69,20 @@ def checked(
 async def ask(
     server: MemoryServer, line: Line, subject: str, body: bytes, timeout: float
 ) -> Message:
-    """Send a request and return the first answer; see ``port.Broker.request``."""
+    """Send a request and return the first answer; see ``port.Broker.request``.
+
+    Later answers are dropped. The subscription for them is made before the request is sent: an
+    answer may come in the same turn.
+
+    Raises:
+        Missing: nobody serves the subject.
+        NotStored: no answer in time, or the line was not mended in time.
+    """
     deadline = trio.current_time() + timeout
     answers: list[Message] = []
     answered = trio.Event()
 
-    def take(message: Message) -> None:
+    def take(message: Message) -> None:  # the clockwork's call: in a later turn
         answers.append(message)
         answered.set()
 
@@ -84,12 +105,20 @@ async def ask(
 async def listening(
     server: MemoryServer, line: Line, subject: str, on_message: OnMessage, queue: str
 ) -> AsyncIterator[None]:
-    """Subscribe for the length of a block; see ``port.Broker.listen``."""
+    """Subscribe for the length of a block; see ``port.Broker.listen``.
+
+    What the callback raises is logged and does it no harm, as on a real connection.
+
+    Raises:
+        NotStored: the line was not mended within 5 seconds.
+    """
     check_filter(subject)
     if queue:
         check_queue(queue)
     await line.turn(trio.current_time() + LISTEN_PATIENCE)
 
+    # Called for messages by ``deliver``, and by the line with ``None`` when it is mended: the same
+    # guard around both, for a callback may choke on either.
     def hear(message: Message | None) -> None:
         try:
             on_message(message)
@@ -97,7 +126,7 @@ async def listening(
             callback_failed(subject, error)
 
     def deliver(message: Message) -> None:
-        if line.connected:
+        if line.connected:  # else it is missed, and the listener told so when the line is mended
             hear(message)
 
     subscription = Subscription(subject, queue, deliver)

@@ -1,4 +1,14 @@
-"""Deliveries and intakes of the in-memory broker."""
+"""Deliveries and intakes of the in-memory broker.
+
+The connection's side of a consumer. Credits are counted here as on a real connection: a pull adds,
+a delivery takes one, an end gives back, and a lost connection changes nothing until the line is
+mended and all that are left are asked for at once. So what an intake's owner sees, and in which
+order, is the same on both.
+
+A difference that only tests see: bytes are never under way here, so a message arrives in the moment
+in which it is sent (``sent_after`` is ``received_at``) and nothing can be too late. What can be
+late is an answer, by ``Line.hold``.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import final
@@ -14,7 +24,14 @@ from trio_dagnats.wire.text import NS
 
 @final
 class MemoryDelivery:
-    """See ``port.Delivery``."""
+    """See ``port.Delivery``.
+
+    Args:
+        line: the connection; what is answered goes along it, and waits while it is cut.
+        consumer: whose message it is.
+        record: the message.
+        deliveries: how often it was delivered, this time included.
+    """
 
     subject: str
     body: bytes
@@ -42,13 +59,13 @@ class MemoryDelivery:
         self._answer("+ACK", lambda: self._consumer.ack(self.stream_sequence), not_after)
 
     def nak(self, delay: float = 0.0, *, not_after: float = FOREVER) -> None:
-        """See the port."""
+        """See the port; noted as the real one writes it, for tests that look at ``answers``."""
         delay_ns = round(delay * NS)
         body = f'-NAK {{"delay": {delay_ns}}}' if delay_ns else "-NAK"
         self._answer(body, lambda: self._consumer.nak(self.stream_sequence, delay), not_after)
 
     def term(self, *, not_after: float = FOREVER) -> None:
-        """See the port."""
+        """See the port; to the queue it is what an ``+ACK`` is, and only the note differs."""
         self._answer("+TERM", lambda: self._consumer.ack(self.stream_sequence), not_after)
 
     def forget(self) -> None:
@@ -56,7 +73,11 @@ class MemoryDelivery:
         self._answered = True
 
     async def renew(self, *, deadline: float) -> float:
-        """See the port."""
+        """See the port.
+
+        Held, the renewal arrives at the release even if nobody waits for it any more; then it may
+        extend the lease that another worker has by that time, as the real server lets it.
+        """
         if self._line.holding:
             self._line.send(lambda: self._consumer.renew(self.stream_sequence), deadline)
         await self._line.turn(deadline)
@@ -64,6 +85,7 @@ class MemoryDelivery:
         return trio.current_time()
 
     def _answer(self, body: str, call: Callable[[], None], not_after: float) -> None:
+        """Send the one answer along the line; one that gets lost is not sent again by anybody."""
         if self._answered:
             return
         self._answered = True
@@ -85,7 +107,8 @@ class MemoryIntake:
     Args:
         line: the connection.
         find: returns the durable, None while it does not exist.
-        sink: where messages and credits go.
+        sink: where messages and credits go; never called from inside ``pull``. What it raises for
+            a delivery is logged, and the message left to its lease.
     """
 
     def __init__(self, line: Line, find: Callable[[], Consumer | None], sink: IntakeSink) -> None:
@@ -107,11 +130,14 @@ class MemoryIntake:
         self._line.send(lambda: self._pull(Pull(self, batch, until, once)), until)
 
     def left_behind(self) -> int:
-        """See the port."""
+        """See the port; counted when the last message was handed out."""
         return self._left_behind
 
     def hand_out(self, consumer: Consumer, record: Record, deliveries: int) -> None:
-        """Take a message from the server; it is lost if the connection is."""
+        """Take a message from the server; it is lost if the connection is.
+
+        Lost, it is no credit used: the server counts it as delivered, the intake asks for it again.
+        """
         if not self._line.connected:
             return
         delivery = MemoryDelivery(self._line, consumer, record, deliveries)
@@ -142,11 +168,16 @@ class MemoryIntake:
             self.pull(credits_, self._expires, once=self._once)
 
     def leave(self) -> None:
-        """End all pulls; what is on its way is handed back."""
+        """End all pulls; what is on its way is handed back.
+
+        Never waits: the server hears of it at once, also on a line that is cut, where a real one
+        would find out by the lost connection.
+        """
         self._leaving = True
         self.forget()
 
     def _pull(self, pull: Pull) -> None:
+        """Let the server have a pull; without its durable it has ended at once."""
         consumer = self._find()
         if consumer is None:
             self.gone(pull.left)
@@ -154,12 +185,16 @@ class MemoryIntake:
             consumer.pull(pull)
 
     def forget(self) -> None:
-        """Let the server drop the open pulls."""
+        """Let the server drop the open pulls: by leaving, by a crash, before asking anew."""
         consumer = self._find()
         if consumer is not None:
             consumer.forget(self)
 
     def _give_back(self, count: int, why: PullEnd) -> None:
+        """Give credits back, never more than there are; on a cut line nobody hears of an end.
+
+        They stay in the account then, and are part of what is asked for when it is mended.
+        """
         back = min(count, self._credits)
         if back and self._line.connected and not self._leaving:
             self._credits -= back

@@ -1,4 +1,13 @@
-"""The line between a connection and the in-memory server: it can be cut, and come back."""
+"""The line between a connection and the in-memory server: it can be cut, and come back.
+
+::
+
+    up ──cut──> cut ──mend──> up        sent meanwhile: waits here, in its order, or is dropped
+    up ──hold─> held ─release─> up      sent meanwhile: is on its way, and arrives whatever happens
+
+The difference is what a lost connection leaves open: bytes that wait in this process can still be
+taken back when their time is over, bytes that the kernel has cannot.
+"""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,15 @@
-"""Posts of the in-memory broker: sent along the line, told to a callback."""
+"""Posts of the in-memory broker: sent along the line, told to a callback.
+
+::
+
+    begin ──> on the line ──> arrives: stored ──> told ``Stored``, unless that gets lost
+                 │                └─ refused ──> told the refusal
+                 ├─ 5 s of silence on a line that is up ──> sent again, with ``resend_expect``
+                 └─ the deadline has passed ──> told ``NotStored``, whatever has become of it
+
+Told once at the most: ``_done`` is the sign that nobody was told yet, and abandoning takes it away.
+A look every 0.1 s, as on a real connection, because the owner may move the deadline.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +31,9 @@ SWEEP = 0.1
 
 @final
 class Post:
-    """One post; see ``port.Posted``.
+    """One post; see ``port.Pending``.
+
+    Its calls are made by the clockwork, so its owner is never told from inside ``post``.
 
     Args:
         server: the server.
@@ -61,6 +74,7 @@ class Post:
         self._done = None
 
     def _go(self) -> None:
+        """Send it; held back, it arrives even after its owner has given up."""
         if self._line.connected and self._line.holding:  # it arrives, whoever still waits then
             resent, self._sent_at = self._sent_at is not None, trio.current_time()
             self._line.send(partial(self._arrive, resent=resent), self.deadline)
@@ -68,11 +82,13 @@ class Post:
             self._line.send(self._send, self.deadline)
 
     def _send(self) -> None:
+        """Arrive, unless it was abandoned meanwhile: what only waits here can be taken back."""
         if self._done is not None:
             resent, self._sent_at = self._sent_at is not None, trio.current_time()
             self._arrive(resent=resent)
 
     def _arrive(self, *, resent: bool) -> None:
+        """Be stored; an acknowledgement for a line that is cut by now is lost."""
         try:
             stored = self._store(self._resend_expect if resent else None)
         except BrokerError as error:
@@ -98,6 +114,10 @@ class Post:
         self._look_later()
 
     def _tell(self, result: Stored | BrokerError) -> None:
+        """Tell the owner, once; what it raises is logged, as on a real connection.
+
+        An answer to an earlier send that comes after the deadline finds nobody: it is dropped.
+        """
         done, self._done = self._done, None
         if done is None:
             return

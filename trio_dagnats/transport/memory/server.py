@@ -1,4 +1,12 @@
-"""The in-memory server: streams, subscriptions and time, shared by its connections."""
+"""The in-memory server: streams, subscriptions and time, shared by its connections.
+
+It knows no connection: cuts and losses happen on the lines, and what arrives here has arrived. So
+every fault that a test orders is one of the network's, and the server itself is always right.
+
+``publish`` and ``store`` both do what a real server does with a message on a subject: the stream
+that takes the subject stores it, and whoever subscribes hears it. They differ in who waits for an
+answer, and in the id and the condition, which only a store has.
+"""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,6 +30,7 @@ from trio_dagnats.wire.text import NS
 EPOCH_NS = 1_786_000_000_000_000_000
 """The wall clock when trio's clock was zero; in 2026, so that ages and ids look real."""
 KEPT_ANSWERS = 10_000
+"""So many answers are kept for tests to look at; a schedule of an hour would fill the memory."""
 
 
 @final
@@ -37,6 +46,9 @@ class Subscription:
 @final
 class MemoryServer:
     """A server: ``async with MemoryServer() as server``, then ``MemoryBroker(server)``.
+
+    Entered, it has one task, which makes all calls that nobody waits for. It starts empty: the
+    streams and buckets of an engine are made by whoever plays one (``Harness``, ``LocalEngine``).
 
     Args:
         max_payload: the most bytes of headers and body in a message.
@@ -66,7 +78,7 @@ class MemoryServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        """Stop the clockwork."""
+        """Stop the clockwork; calls that are still due are not made."""
         self._nursery.cancel_scope.cancel()
         return await self._manager.__aexit__(kind, error, trace)
 
@@ -86,7 +98,8 @@ class MemoryServer:
     def publish(self, message: Message) -> bool:
         """Hand a core message to its subscribers, one per queue group; say whether there are any.
 
-        A stream that takes the subject stores it, too.
+        A stream that takes the subject stores it, too, and counts as one who heard it. They hear it
+        in the next turn, in the order of their subscribing.
         """
         stream = self.stream_for(message.subject)
         if stream is not None:
@@ -101,7 +114,10 @@ class MemoryServer:
         msg_id: str,
         expect: int | None,
     ) -> Stored:
-        """Store a message; subscribers of its subject see it as well.
+        """Store a message; subscribers of its subject see it as well, even of a duplicate.
+
+        So a subscription says what was published, and only the stream what is stored. Of a message
+        that is refused nobody hears.
 
         Raises:
             Missing: no stream takes the subject.
@@ -116,7 +132,10 @@ class MemoryServer:
         return stored
 
     def stream_for(self, subject: str) -> Stream | None:
-        """Return the stream that takes a subject."""
+        """Return the stream that takes a subject, None if there is none.
+
+        The first one: real streams may not overlap, and nothing here checks that.
+        """
         return next((s for s in self.streams.values() if s.takes(subject)), None)
 
     def stream(self, name: str) -> Stream:
@@ -141,7 +160,7 @@ class MemoryServer:
         return stream
 
     def ensure_stream(self, spec: StreamSpec, max_per_subject: int = 0) -> None:
-        """Create a stream, or change its configuration."""
+        """Create a stream, or change its configuration; its messages stay."""
         if check_name(spec.name) in self.streams:
             self.streams[spec.name].spec = spec
         else:
@@ -149,6 +168,9 @@ class MemoryServer:
 
     def ensure_consumer(self, spec: ConsumerSpec) -> Consumer:
         """Create a durable, or change its configuration.
+
+        A new one gets all that the stream has for its filter. A changed one keeps its leases; those
+        that run keep the ``ack_wait`` with which they began.
 
         Raises:
             Conflict: its filter overlaps another one's on a work queue.
@@ -183,6 +205,7 @@ class MemoryServer:
         msg_id: str,
         expect: int | None,
     ) -> Stored:
+        """Store a message and give it to the consumers that want it, unless it is a duplicate."""
         stored = stream.store(
             subject, body, headers, msg_id=msg_id, expect=expect, now_ns=self.time_ns()
         )
@@ -193,6 +216,7 @@ class MemoryServer:
         return stored
 
     def _hand_out(self, message: Message) -> bool:
+        """Deliver to all subscribers; of a queue group always to the first, which is as good."""
         served: set[str] = set()
         found = False
         for subscription in self._subscriptions:
@@ -207,6 +231,7 @@ class MemoryServer:
         return found
 
     def _deliver(self, subscription: Subscription, message: Message) -> None:
+        """Deliver in the next turn: also to one that has unsubscribed by then, as on a network."""
         self.clockwork.post(lambda: subscription.deliver(message))
 
 

@@ -1,4 +1,12 @@
-"""Streams in memory: what nats-server keeps, and in which order it checks. No time of its own."""
+"""Streams in memory: what nats-server keeps, and in which order it checks. No time of its own.
+
+Pure but for what it keeps: the wall clock is an argument (``now_ns``), so that a test may be in any
+year. Sequences count up from 1 and are never given twice, also when messages are taken out; so a
+dispatch, which is a sequence, never means two tasks.
+
+A message goes for one of four reasons: it was acknowledged (a work queue), a newer one of its key
+came (a bucket), it was cleared, or it is past its age.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import final
@@ -17,6 +25,9 @@ class Stream:
     Args:
         spec: its configuration.
         max_per_subject: how many messages of one subject are kept, 0 for all.
+
+    Attributes:
+        consumers: its durables by their names; written to by the server and by ``delete_consumer``.
     """
 
     def __init__(self, spec: StreamSpec, max_per_subject: int = 0) -> None:
@@ -75,7 +86,7 @@ class Stream:
         return self._records.get(sequence)
 
     def remove(self, sequence: int) -> None:
-        """Take a message out; one that is gone is no error."""
+        """Take a message out; one that is gone is no error, for an ``+ACK`` may come twice."""
         record = self._records.pop(sequence, None)
         if record is not None:
             self._by_subject[record.subject].remove(sequence)
@@ -98,4 +109,5 @@ class Stream:
         return None if record is None or self._is_old(record, now_ns) else record
 
     def _is_old(self, record: Record, now_ns: int) -> bool:
+        """Say whether a message is past the stream's age: not taken out, but no reader sees it."""
         return bool(self.spec.max_age_ns) and now_ns - record.time_ns >= self.spec.max_age_ns

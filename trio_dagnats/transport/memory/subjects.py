@@ -1,4 +1,7 @@
-"""Subject filters: ``*`` is one part, ``>`` is one or more at the end."""
+"""Subject filters: ``*`` is one part, ``>`` is one or more at the end.
+
+``wire.names.overlap`` asks another question: whether two *filters* have a subject in common.
+"""
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -1,4 +1,20 @@
-"""The port's broker on a NATS connection: hands each call to the part that does it."""
+"""The port's broker on a NATS connection: hands each call to the part that does it.
+
+::
+
+    NatsBroker ─┬─ Publisher  (stores)    store, post          ──> requests ──┐
+                ├─ KeyValues  (kv)        kv_*                 ──> publisher, records, api
+                ├─ Records    (records)   records, last_record ──> api, routes
+                ├─ JsApi      (jsapi)     streams, consumers   ──> requests ──┤
+                ├─ open_intake (intake)   intake               ──> routes, outbox
+                └─ Link       (link)      publish, request,    ──> outbox <───┘
+                                          listen                     │
+                                                          Path: our own bytes, or nats-py's calls
+
+Nothing but handing on stands here, so the contract of each method is the port's, and its "why" that
+of the part. What the parts share is the link: one outbox, one table of requests, one set of routes
+for the connection.
+"""
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,8 +29,8 @@ from trio_dagnats.transport.nats.intake import NatsIntake, open_intake
 from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.kv import KeyValues
 from trio_dagnats.transport.nats.link import Link
+from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records
-from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import (
     FRESH,
     NO_HEADERS,
@@ -34,7 +50,21 @@ from trio_dagnats.wire.subjects import SHORT
 
 @final
 class NatsBroker:
-    """See ``port.Broker``; every method's contract stands there."""
+    """See ``port.Broker``; every method's contract stands there.
+
+    Made by whoever dialled, once a link can be opened: ``nats_py.connection`` and ``borrowed``.
+    Usable from every task of one trio run, and from no thread.
+
+    Args:
+        link: the connection.
+
+    Attributes:
+        post: see the port. The publisher's own method, because a method here would be one call
+            more for each of a task's two events.
+        new_inbox: see the port.
+        time_ns: the wall clock of this machine, not the server's.
+        abort_after: see the port.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -48,14 +78,22 @@ class NatsBroker:
         self._kv = KeyValues(self._api, self._records, self._publisher)
 
     @property
-    def max_payload(self) -> int:
+    def connected(self) -> bool:
         """See the port."""
+        return self._link.path.writable
+
+    @property
+    def max_payload(self) -> int:
+        """See the port; read anew each time: a reconnect may lead to a server with another one."""
         return self._link.path.max_payload
 
     async def publish(
         self, subject: str, body: bytes, *, headers: Mapping[str, str] = NO_HEADERS, reply: str = ""
     ) -> None:
-        """See the port."""
+        """See the port.
+
+        The checkpoint comes before the frame is queued: cancelled here, nothing was sent.
+        """
         frame = Frame(subject, body, reply=reply, head=encode_headers(headers))
         check_size(frame.size, subject, self.max_payload)
         await trio.lowlevel.checkpoint()
@@ -63,7 +101,11 @@ class NatsBroker:
         self._link.outbox.put(frame)
 
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
-        """See the port."""
+        """See the port.
+
+        Sent again after a reconnect or five seconds of silence, so who serves a subject may get a
+        request twice. A server without a responder says so at once, by the status 503.
+        """
         deadline = trio.current_time() + timeout
         frame = Frame(subject, body, not_after=deadline)
         check_size(frame.size, subject, self.max_payload)
@@ -102,7 +144,12 @@ class NatsBroker:
     async def listen(
         self, subject: str, on_message: OnMessage, *, queue: str = ""
     ) -> AsyncIterator[None]:
-        """See the port."""
+        """See the port.
+
+        The barrier on entering is what makes "what is published after that is seen" true: a SUB is
+        unconfirmed by itself. A message that was stored is heard here, too, for a stream is only
+        another subscriber of its subjects.
+        """
 
         def deliver(incoming: Incoming) -> None:
             on_message(_message(incoming))
@@ -116,7 +163,10 @@ class NatsBroker:
     def intake(
         self, stream: str, durable: str, sink: IntakeSink, *, fresh: float = FRESH
     ) -> AbstractAsyncContextManager[NatsIntake]:
-        """See the port."""
+        """See the port; nothing is asked of the server here.
+
+        Of an absent durable the first pull tells, by its end: ``CONSUMER_GONE``.
+        """
         return open_intake(self._link, stream, durable, sink, fresh)
 
     async def records(
@@ -185,7 +235,11 @@ class NatsBroker:
 
 
 def _message(incoming: Incoming) -> Message:
-    """Return a message for a listener; whoever wants its answer where none can go gets none."""
+    """Return a message for a listener; whoever wants its answer where none can go gets none.
+
+    The server lets any bytes be a reply subject. Published to, an odd one would be refused by our
+    own outbox, as a fault of whoever answers; so it is taken away where it comes in.
+    """
     reply = incoming.reply
     return Message(
         subject=incoming.subject,

@@ -1,4 +1,24 @@
-"""Requests to the server's JetStream API, and what its answers mean."""
+"""Requests to the server's JetStream API, and what its answers mean.
+
+An answer is a JSON object, with an ``error`` in it or what was asked for. What an error means to
+the port:
+
+========================================  ====================================================
+error                                     raised
+========================================  ====================================================
+10071 (another last sequence)             ``Conflict``
+10099, 10100 (filters overlap)            ``Conflict``
+10059, 10014 (no stream, no consumer)     ``Missing``
+10039, 10076, or nobody answers (503)     ``Missing``, which says how to get JetStream
+10008, 10009, 10074, 10077                none from a store: tried again (``publisher``)
+any other                                 ``ApiError``, a ``BrokerError`` with the code
+========================================  ====================================================
+
+All requests here may be sent twice, after a reconnect or a silence: creating, updating and deleting
+say how things shall be, and doing so twice changes nothing.
+
+Called by ``broker``, ``kv``, ``records`` and ``publisher``; nothing outside this room knows codes.
+"""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +44,11 @@ _MISSING = {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND}
 _NO_JETSTREAM = {10039, 10076}
 """JetStream is off for the account, or for the server."""
 BACK_OFF = (0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds before the next try of what the server could not do now; the last one for all further.
+Not a number of tries ends them, but the deadline of the call."""
 _STREAM_FIELDS = {"subjects", "retention", "storage", "duplicate_window", "max_age", "allow_atomic"}
+"""What is compared before a stream is updated: what a ``StreamSpec`` says. The server reports many
+more fields, filled with defaults that depend on its version."""
 
 Json = Mapping[str, object]
 
@@ -66,7 +90,11 @@ def raise_api_error(error: Json) -> NoReturn:
 
 
 def no_jetstream() -> Missing:
-    """Build the error for a server, or an account on it, without JetStream."""
+    """Build the error for a server, or an account on it, without JetStream.
+
+    The first error that a newcomer meets: a plain ``nats-server`` answers everything else. So it
+    says what to run.
+    """
     return Missing(
         "this server has no JetStream for this account: start it with `nats-server -js` (or enable "
         "JetStream for the account), or point at a DagNats engine (`dagnats serve`)"
@@ -91,8 +119,14 @@ def api_subject(api: str, operation: str, *names: str) -> str:
 class JsApi:
     """The management side of a server.
 
+    Keeps nothing of the server. A name is checked where its subject is made (``api_subject``): one
+    with a dot or a wildcard would ask for another operation, or for all streams.
+
+    Args:
+        link: the connection.
+
     Attributes:
-        prefix: how its subjects begin.
+        prefix: how the API's subjects begin.
         subject: :func:`api_subject` of this connection's API.
     """
 
@@ -133,13 +167,20 @@ class JsApi:
         return reply
 
     async def ask(self, frame: Frame, deadline: float) -> Incoming:
-        """Send a request that may be sent again, and return its answer, whatever it is."""
+        """Send a request that may be sent again, and return its answer, whatever it is.
+
+        Raises:
+            NotStored: no answer in time; what was asked for may or may not have been done.
+        """
         again = partial(Frame, frame.subject, frame.body, "", frame.head, deadline)
         answer, _ = await self._link.requests.ask(frame, deadline=deadline, again=again)
         return answer
 
     async def has_stream(self, stream: str, deadline: float) -> bool:
-        """See ``port.Broker.has_stream``."""
+        """See ``port.Broker.has_stream``.
+
+        The list of names may be a page of many, so a name that is not in it is asked for by itself.
+        """
         asked = self.subject("STREAM.INFO", stream)
         names = await self.call(self.subject("STREAM.NAMES"), {"subject": ">"}, deadline)
         if stream in _names(names):
@@ -151,12 +192,21 @@ class JsApi:
         return True
 
     async def takes(self, subject: str, deadline: float) -> bool:
-        """Say whether some stream takes a subject."""
+        """Say whether some stream takes a subject.
+
+        Asked when a publish found no responder: with a stream that is only without a leader for a
+        moment, without one for good.
+        """
         asked = self.subject("STREAM.NAMES")
         return bool(_names(await self.call(asked, {"subject": subject}, deadline)))
 
     async def ensure_stream(self, spec: StreamSpec, deadline: float) -> None:
-        """See ``port.Broker.ensure_stream``."""
+        """See ``port.Broker.ensure_stream``.
+
+        A stream that is as it should be is left alone. One that is not keeps what the specification
+        does not speak of; only its number of replicas becomes one. For the local engine, which
+        alone makes streams, on a server that it started or was pointed at.
+        """
         config: dict[str, object] = {
             "name": spec.name,
             "subjects": list(spec.subjects),
@@ -199,7 +249,7 @@ class JsApi:
             await self.call(self.subject("STREAM.CREATE", stream), config, deadline)
 
     async def consumers(self, stream: str, deadline: float) -> list[ConsumerState]:
-        """See ``port.Broker.consumers``."""
+        """See ``port.Broker.consumers``: the server lists them in pages."""
         asked = self.subject("CONSUMER.LIST", stream)
         found: list[ConsumerState] = []
         while True:
@@ -210,7 +260,12 @@ class JsApi:
                 return found
 
     async def ensure_consumer(self, spec: ConsumerSpec, deadline: float) -> ConsumerState:
-        """See ``port.Broker.ensure_consumer``."""
+        """See ``port.Broker.ensure_consumer``.
+
+        One request creates or updates, and the server compares nothing: whoever comes last sets
+        ``ack_wait``, and even another filter is taken without an error (contract 3.3). What must
+        not be lowered is merged by the caller (``worker.intake.durables``).
+        """
         config = {
             "durable_name": spec.durable,
             "name": spec.durable,

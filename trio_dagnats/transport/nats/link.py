@@ -90,7 +90,12 @@ class Link:
         return f"{self._inbox_prefix}.{token_hex(11)}"
 
     def reconnected(self) -> None:
-        """Send again what was in flight, and tell listeners that they may have missed something."""
+        """Send again what was in flight, and tell listeners that they may have missed something.
+
+        Called by the path when the server has all subscriptions again. In this order: what was in
+        flight stands before all that is queued, so a store that was begun earlier arrives earlier;
+        what a listener or an intake asks for anew goes behind it.
+        """
         self.requests.reconnected()
         for route in self.routes.all():
             route.missed()
@@ -158,7 +163,7 @@ class Holder(Protocol):
 
 
 @asynccontextmanager
-async def held(holder: Holder) -> AsyncIterator[None]:
+async def keep_open(holder: Holder) -> AsyncIterator[None]:
     """Keep a connection for the length of a block, which ends if the connection does.
 
     Its work goes on until the block's body has ended: what that still asks for in its clean-up has

@@ -3,6 +3,19 @@
 Batches decide the throughput (notes E): each write is a system call here and a wake-up in the
 server. While many deliveries are being worked on, a short pause between two flushes lets frames
 gather; with few it would only add latency, so there is none.
+
+By the number of deliveries in work:
+
+===========  ===========================================================================
+up to 4      each frame is written at once by whoever puts it, if nothing waits before it
+5 to 31      the task writes what there is, once a turn
+from 32 on   the same, then a pause: until 64 frames wait, or for a millisecond
+===========  ===========================================================================
+
+A frame stays in the queue while the connection is down, in its order; one whose ``not_after`` has
+passed is dropped when its turn comes. That is how a stale answer is never sent after an outage
+(design 8.7). Frames are put by every part of this room, and taken from the queue by
+one task, ``run``.
 """
 
 import sys

@@ -1,6 +1,16 @@
 """Takes messages of our own subscriptions from the front of what came in.
 
 One look at a control line costs a third of what nats-py's parser and its message objects do.
+
+What stands at the front decides::
+
+    an acknowledgement, in one pattern   ──> acks.take        two thirds of all messages
+    MSG or HMSG with a number of ours    ──> its route        or dropped, if it is gone
+    the beginning of one of ours         ──> how many bytes are missing
+    anything else, or half a line        ──> left for nats-py: PING, INFO, -ERR, its own messages
+
+Callbacks run in here, so they must not wait; what one raises is logged, and the next message is
+taken all the same. Only a line that no server sends raises: then nothing after it can be read.
 """
 
 import re

@@ -3,6 +3,29 @@
 The consumer's creation says how many messages there are, so a read is three requests and one
 answer per message, however far the stream reaches back. (Measured against STREAM.MSG.GET with
 ``next_by_subj``, which costs a request per message and cannot begin at a time.)
+
+Three ways to read, and what each is for:
+
+==============  =========================  ================================================
+``read``        ephemeral consumer         a history from a sequence or a time on
+``newest``      the same, last of each     all keys of a bucket
+``newest_of``   direct, ``multi_last``     known keys, at once (servers from 2.11 on)
+``last``        ``STREAM.MSG.GET``         the newest message of one subject
+==============  =========================  ================================================
+
+A read with a consumer::
+
+    CONSUMER.CREATE ──> num_pending: how many there are *now*
+        │
+        ├─ 0 ──> []
+        │
+        └─ n ──> CONSUMER.MSG.NEXT, parts of 1000 messages and 8 MiB, until n have come
+                    │ a part brings nothing, or the connection was lost in it
+                    └──> all of it again, with a new consumer, until the deadline
+    CONSUMER.DELETE in any case, unconfirmed; the server forgets the consumer by itself after 10 s
+
+What is stored after the consumer was made is not part of the answer: callers that follow a history
+subscribe first, and read then (``transport.news``).
 """
 
 import base64
@@ -25,14 +48,23 @@ IDLE_NS = 10_000_000_000
 """The server forgets a reader's consumer after this, if we could not delete it."""
 PART = 1000
 PART_BYTES = 8 * 1024 * 1024
-"""Messages and bytes of one pull."""
+"""Messages and bytes of one pull. All of a part may stand in the server's buffer for this
+connection at once; one that has too much there is closed by the server as a slow consumer."""
 _NO_MORE = frozenset({"204", "404"})
 """The end of several answers, and that there are none at all."""
 
 
 @final
 class _Gathering:
-    """Collects the messages of one pull, up to ``most`` or until the server ends it."""
+    """Collects the messages of one pull, up to ``most`` or until the server ends it.
+
+    Called as messages come in; ``done`` wakes the one task that waits in ``Records._ask``. What
+    came before the end is kept whatever the end was: the caller counts.
+
+    Args:
+        records: where to put them; shared by the parts of one read.
+        most: how many were asked for.
+    """
 
     def __init__(self, records: list[Record], most: int) -> None:
         self._records = records
@@ -66,6 +98,9 @@ class _Gathering:
 class _Several:
     """Collects direct answers until the server says that there are no more.
 
+    Unlike a pull, a direct read does not say beforehand how many answers there are: absent keys
+    simply have none. So its end is always a status.
+
     Attributes:
         able: whether the server has understood the question; None until it has answered.
     """
@@ -92,7 +127,16 @@ _Answers = _Gathering | _Several
 
 @final
 class Records:
-    """Reads streams; see ``port.Broker.records``."""
+    """Reads streams; see ``port.Broker.records``.
+
+    Each read stands alone: it has its own inbox, its own consumer, and leaves none of them behind.
+    Not for a work queue, whose messages only its durables may read: the server refuses the
+    consumer.
+
+    Args:
+        link: the connection.
+        api: asks the server to make consumers.
+    """
 
     def __init__(self, link: Link, api: JsApi) -> None:
         self._link = link
@@ -101,7 +145,11 @@ class Records:
     async def read(
         self, stream: str, subject: str, *, after: int, since_ns: int, deadline: float
     ) -> list[Record]:
-        """Read what is stored now, oldest first."""
+        """Read what is stored now, oldest first.
+
+        With both bounds the consumer begins at the sequence, and the time is looked at here: a
+        consumer takes only one beginning.
+        """
         start: dict[str, object] = {"deliver_policy": "all"}
         if after:
             start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
@@ -119,6 +167,9 @@ class Records:
     ) -> list[Record] | None:
         """Read the newest message of each subject; None if this server cannot do it at once.
 
+        A worker with a backlog asks so for the runs of up to 64 tasks: 40 us a task became 7
+        (design 8.5). A lost connection asks again, for no answer means neither yes nor no.
+
         Raises:
             NotStored: no answer in time.
         """
@@ -132,7 +183,11 @@ class Records:
         raise NotStored(f"{stream} could not be read in time")
 
     async def last(self, stream: str, subject: str, deadline: float) -> Record | None:
-        """Read the newest message of one subject."""
+        """Read the newest message of one subject.
+
+        Asked of the stream itself and not directly, so that an absent stream has a name in the
+        error. Body and headers come as base64 in JSON; for one message that costs little.
+        """
         try:
             reply = await self._api.call(
                 self._api.subject("STREAM.MSG.GET", stream),
@@ -156,6 +211,11 @@ class Records:
     async def _gather(
         self, stream: str, subject: str, start: dict[str, object], deadline: float
     ) -> list[Record]:
+        """Read with a consumer until one try has brought everything, or the deadline has passed.
+
+        A try that was broken off is begun anew: half a history looks like a whole one, and a worker
+        would draw conclusions from an outcome that is only missing.
+        """
         while True:
             if trio.current_time() >= deadline:
                 raise NotStored(f"{stream} could not be read in time")
@@ -166,6 +226,11 @@ class Records:
     async def _try(
         self, stream: str, subject: str, start: dict[str, object], deadline: float
     ) -> list[Record] | None:
+        """Make a consumer and read it to its end; None if something was lost on the way.
+
+        Its name is random, so two reads of one subject never meet. The messages need no answer
+        (``ack_policy`` none), and the consumer lives in memory: it is gone within seconds.
+        """
         name = f"reader-{token_hex(8)}"
         config = {
             **start,
@@ -189,7 +254,12 @@ class Records:
     async def _fetch(
         self, stream: str, name: str, expected: int, deadline: float
     ) -> list[Record] | None:
-        """Pull in parts: a server drops a connection on which too many bytes wait."""
+        """Pull in parts: a server drops a connection on which too many bytes wait.
+
+        A part must be able to hold the largest message, or it could never bring that one; hence
+        ``2 * max_payload`` as the least. A part that has brought nothing would go on for ever: the
+        consumer has expired, or messages were purged meanwhile. None asks for another try.
+        """
         subject = self._api.subject("CONSUMER.MSG.NEXT", stream, name)
         most_bytes = max(PART_BYTES, 2 * self._link.path.max_payload)
         records: list[Record] = []
@@ -204,7 +274,12 @@ class Records:
         return records
 
     async def _ask(self, frame: Frame, answers: _Answers, deadline: float) -> None:
-        """Send a request and take its answers until they say that they are complete."""
+        """Send a request and take its answers until they say that they are complete.
+
+        Returns at the deadline all the same, without an error: what has come is in ``answers``, and
+        the callers look at the time. Several answers need a subscription of their own, because the
+        table of requests forgets an entry with its first answer.
+        """
         frame.reply = self._link.new_inbox()
         route = self._link.routes.add(frame.reply, answers.take, gap=answers.gap)
         try:
@@ -218,7 +293,7 @@ class Records:
 
 
 def direct_record(answer: Incoming) -> Record:
-    """Read the answer to a direct read of a stream's store."""
+    """Read the answer to a direct read of a stream's store: its facts stand in headers."""
     return Record(
         sequence=int(answer.headers["Nats-Sequence"]),
         subject=answer.headers["Nats-Subject"],

@@ -3,6 +3,19 @@
 The reply hook pops the entry and tells its owner: a trio task that is rescheduled, or a callback
 (rules D2, D3). One task looks at the table now and then for deadlines and silence; a reconnect
 sends again, in order, what had been sent before (rule D5).
+
+The life of a request::
+
+    send ──> queued ──written──> in flight ──answer──────────────────> answered, acknowledged
+               │                    │  ├─ 5 s of silence: again(), at the queue's end
+               │                    │  └─ reconnect: again(), before all that is queued
+               │                    │        └─ again() is None, reconnect only ──> failed(Lost)
+               └────── deadline ────┴────────────────────────────────> failed(NotStored)
+    drop: at any time; nobody is told
+
+A request is in the table from ``send`` until one of these ends. It is taken out *before* its owner
+is told: an owner that is told twice would reschedule its task twice, which takes the run down
+(notes B4). What is only queued when a connection is lost stays where it stands in the queue.
 """
 
 import re
@@ -89,7 +102,11 @@ class Lost(Exception):  # noqa: N818 - named for what happened; never leaves thi
 
 @final
 class _Asked:
-    """A request for which a trio task waits."""
+    """A request for which a trio task waits.
+
+    Made and awaited by ``Requests.ask`` in the same task. It keeps the task itself and no
+    event, for exactly one of ``answered`` and ``failed`` is ever called, and once.
+    """
 
     __slots__ = ("_remake", "answer", "deadline", "frame", "sends", "task", "token")
 

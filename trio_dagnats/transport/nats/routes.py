@@ -1,4 +1,12 @@
-"""Our own subscriptions: numbers, callbacks, and what to tell the server after a reconnect."""
+"""Our own subscriptions: numbers, callbacks, and what to tell the server after a reconnect.
+
+A route is known here before the server knows it, and longer: ``add``, SUB, ..., UNSUB, ``remove``.
+In between each message finds its callback; before and after, one with a number of ours is dropped.
+
+After a lost connection the server knows none of them: on our own path all are written again in one
+go, before any frame, so no answer can come to a subject that nobody hears; nats-py replays those of
+the public path by itself. Only then ``missed`` tells each one that it may have missed something.
+"""
 
 import re
 from collections.abc import Callable

@@ -3,6 +3,29 @@
 The trio-asyncio loop lives in a task of its own: entered and left in the caller's task, its scopes
 misnest with the caller's (executed; design 3). That task is shielded and ends after the block's
 body, so that a clean-up in there still finds a connection.
+
+::
+
+    caller: dial ── held ──┬── run (shielded) ─ open_loop ─ _dial ─ _hold ─────────────── _close
+                           │                                  │       └ outbox, sweep       │
+                           ├── ready.wait() <─────────────────┼─ an echo came back ─┘       │
+                           ├── watch: raises when it has ended for good                     │
+                           └── the block's body ──────────── leave() ends _hold ────────────┘
+
+A loss and a return, told by nats-py:
+
+1. ``_on_lost``: nothing is written any more; frames stay in the outbox, requests in their table.
+2. nats-py tries again, for ever, about every 0.25 to 0.5 s: it has us dial (``SteadyClient``), and
+   does the greeting and the login.
+3. ``_on_back``: all our subscriptions in one write; then what was in flight is sent again, in its
+   order; then pulls are asked for anew and listeners told (``OwnPath.back``, ``Link.reconnected``).
+
+A loss that nobody tells (a dead peer) is noticed by pings: one every 10 s, two may be missing. Then
+the socket is reset, so that its unsent bytes die in the kernel; that bound, ``ABORT_AFTER``, is
+what lets a worker send an outcome without a condition (design 8.6).
+
+The end has two steps, each with a deadline: within ``FLUSH`` (1 s) what is queued is written, and
+an echo proves that the server has all of it; within ``CLOSE`` (2 s) nats-py closes.
 """
 
 import os
@@ -22,7 +45,7 @@ from nats.aio.client import Client
 from trio_dagnats.errors import ConnectError, NotStored
 from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
-from trio_dagnats.transport.nats.link import Link, held
+from trio_dagnats.transport.nats.link import Link, keep_open
 from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
 from trio_dagnats.transport.nats_py.private import (
@@ -42,28 +65,51 @@ PUBLIC_PATH = "TRIO_DAGNATS_PUBLIC_PATH"
 """The variable that, if it is not empty, keeps us to nats-py's public calls: slower, but a way out
 should a release of it not fit the fast path."""
 PING_INTERVAL = 10
+"""Seconds; nats-py's own are 120, with which a dead peer is noticed after six minutes."""
 MAX_PINGS = 2
+"""Pings without an answer that may be open; with the next one the connection is given up."""
 ABORT_AFTER = 35.0
 """Seconds until a dead connection is aborted: (pings + 1) intervals, and some for the loop."""
 RECONNECT_WAIT = 0.25
+"""Seconds between two attempts to dial, times 1 to 2 at random: all workers of a server lose it at
+the same moment, and shall not come back at one."""
 CHECK_PATIENCE = 2.0
+"""Seconds for a message of ours to come back through the hooks, after the first connect."""
 
 
 @asynccontextmanager
 async def dial(urls: list[str], options: ConnectOptions) -> AsyncIterator[NatsBroker]:
-    """Connect to one of the servers for the length of a block; see ``open_broker``."""
+    """Connect to one of the servers for the length of a block; see ``open_broker``.
+
+    Which path it takes is decided here, once: our own bytes, or nats-py's public calls where its
+    private names are not those that we know, or where the user says so.
+    """
     fast = not os.environ.get(PUBLIC_PATH)
     if fast and not hooks_fit():
         log.warning("this nats-py is not one that the fast path knows; using its public calls")
         fast = False
     connection = _Connection(urls, options, fast=fast)
-    async with held(connection):
+    async with keep_open(connection):
         yield connection.broker
 
 
 @final
 class _Connection:
-    """One connection and its loop; ``fast`` for our hooks, else nats-py's public calls."""
+    """One connection and its loop; ``fast`` for our hooks, else nats-py's public calls.
+
+    Written to by its own task and by nats-py's callbacks, which run in asyncio's turns of the same
+    thread. ``_refusal`` is the last error that nats-py has told: of several attempts to connect the
+    last one says best what is wrong. ``_leaving`` keeps an end that we want out of the log.
+
+    Args:
+        urls: checked URLs, of one cluster.
+        options: how to log in, and how long to try.
+        fast: whether the hooks fit.
+
+    Attributes:
+        ready: set when the connection has proved to work; see ``link.Holder``.
+        broker: the port on it; made before ``ready`` is set.
+    """
 
     def __init__(self, urls: list[str], options: ConnectOptions, *, fast: bool) -> None:
         self._fast = fast
@@ -93,6 +139,9 @@ class _Connection:
     async def run(self) -> None:
         """Hold the connection until :meth:`leave`.
 
+        Dialling is not shielded: a caller that is cancelled while it connects waits no longer than
+        the clean-up of that does (``_abandon``). From the first connect on only ``leave`` ends it.
+
         Raises:
             ConnectError: no usable server in time.
         """
@@ -109,6 +158,11 @@ class _Connection:
                     await self._close(loop, link)
 
     def _make_link(self, loop: trio_asyncio.TrioEventLoop) -> Link:
+        """Make the link with its path; what dies with a public client's connection we cannot say.
+
+        Hence ``FOREVER`` there: no lease outlives a dead connection, and every outcome is stored
+        with a condition.
+        """
         if not self._fast:
             make_public = partial(self._make_public, loop)
             return Link(make_public, FOREVER, self._options.inbox_prefix, self._options.api)
@@ -124,6 +178,7 @@ class _Connection:
         return self._path
 
     async def _hold(self, link: Link) -> None:
+        """Move frames until cancelled; ``ready`` is set only after our own echo has come back."""
         async with trio.open_nursery() as nursery:
             if self._path is not None:
                 self._path.begin()
@@ -134,7 +189,11 @@ class _Connection:
             self.ready.set()
 
     async def _check(self, link: Link) -> None:
-        """Make sure that the hooks work: a message of ours must come back through them."""
+        """Make sure that the hooks work: a message of ours must come back through them.
+
+        The names may all be there and do something else in another release; then every answer
+        would be waited for in vain, and nothing would say why.
+        """
         try:
             await link.echo(trio.current_time() + CHECK_PATIENCE)
         except NotStored as error:
@@ -145,6 +204,15 @@ class _Connection:
             ) from error
 
     async def _dial(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        """Connect, within ``connect_timeout``.
+
+        Bounded from outside, because nats-py with endless reconnects also tries a first connect for
+        ever, even with a wrong password (notes A5). ``_on_error`` ends it early where trying again
+        changes nothing.
+
+        Raises:
+            ConnectError: no usable server in time; the text says which of four reasons it was.
+        """
         connect = trio_asyncio.aio_as_trio(self._client.connect, loop=loop)
         self._dialling.deadline = trio.current_time() + self._options.connect_timeout
         connected = False
@@ -160,6 +228,7 @@ class _Connection:
         log.info("connected to %s", self._names)
 
     async def _abandon(self, loop: trio_asyncio.TrioEventLoop) -> None:
+        """Close what a given-up connect has left open, also when it was cancelled."""
         self._leaving = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
             await trio_asyncio.aio_as_trio(self._client.close, loop=loop)()
@@ -167,6 +236,7 @@ class _Connection:
                 await trio_asyncio.aio_as_trio(self._client.drop, loop=loop)()
 
     def _why_not(self) -> str:
+        """Say why there is no connection: no TLS, refused, silence, or nats-py's own last word."""
         seconds = self._options.connect_timeout
         if isinstance(self._refusal, PlainText):
             return f"cannot connect to {self._names}: {self._refusal}"
@@ -191,7 +261,12 @@ class _Connection:
 
     @staticmethod
     async def _flush(link: Link) -> None:
-        """Write what is still queued; the tasks that do it have ended by now."""
+        """Write what is still queued; the tasks that do it have ended by now.
+
+        So they are started once more, for the length of an echo: it is queued behind all the rest,
+        and comes back when the server has read everything before it. A flush of nats-py's would
+        wait for a PONG, which a reconnect throws away.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.outbox.run)
             nursery.start_soon(link.requests.sweep)
@@ -205,6 +280,7 @@ class _Connection:
     # would end nats-py's own tasks for good (notes A5, rule D10).
 
     async def _on_error(self, error: Exception) -> None:
+        """Remember what nats-py complains of; most of it mends itself, so it is no warning."""
         self._refusal = error
         if isinstance(error, PlainText) or _is_refused(error):
             self._dialling.cancel()  # trying again changes nothing
@@ -212,6 +288,7 @@ class _Connection:
         log.debug("nats: %r", error)
 
     async def _on_lost(self) -> None:
+        """Stop writing; told of one loss several times, our own path logs it once."""
         known = self._path is None or self._path.writable
         if self._path is not None:
             self._path.lost()
@@ -219,16 +296,23 @@ class _Connection:
             log.warning("connection to %s lost; reconnecting", self._names)
 
     async def _on_back(self) -> None:
+        """Begin again; on the public path ``BorrowedPath.watch`` notices it by itself."""
         if self._path is not None:
             self._path.back()
         log.warning("connection to %s is back", self._names)
 
     async def _on_closed(self) -> None:
+        """Take the end of it: nats-py does not try again after this, so ``watch`` raises."""
         if self._path is not None:
             self._path.lost()
         self._closed.set()
 
     def _connect_arguments(self) -> dict[str, object]:
+        """Return what nats-py is told; what is not set is left out, so its own default holds.
+
+        ``pending_size`` -1 lets nothing wait in nats-py's buffer, which would send it later whether
+        its time is over or not: the outbox is the only queue.
+        """
         options = self._options
         arguments: dict[str, object] = {
             "servers": self._urls,

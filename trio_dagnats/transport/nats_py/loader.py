@@ -4,6 +4,19 @@ asyncio of Python 3.14 has two classes no longer under the names by which trio-a
 them, and its tasks take a step only while their loop is the thread's running one. trio-asyncio does
 not make it that, so every call would wait for ever. A trio-asyncio that imports by itself is left
 alone.
+
+The two helps, and how long each lasts:
+
+=========================  ==========================================  =====================
+what is missing            what is done                                how long
+=========================  ==========================================  =====================
+two names in asyncio       lent                                        during the import
+the running loop           set around each callback of its loops       as long as the process
+=========================  ==========================================  =====================
+
+Run once, by this room's ``__init__``, before anything here imports ``trio_asyncio``. The private
+names of asyncio that it takes stand here and nowhere else; one that is gone at the import is
+an ``ImportError`` that names the versions.
 """
 
 import asyncio
@@ -80,6 +93,15 @@ def _step_in_own_loop(
     The program around may have a loop of its own: trio in guest mode stands in a callback of it, a
     ``trio.run`` in a notebook's cell even in one of its tasks. A thread has one current task, so
     that one steps aside meanwhile.
+
+    It replaces a method of ``asyncio.Handle`` for the whole process; a callback of any other loop
+    goes through it unchanged, at the price of one call and one comparison.
+
+    Args:
+        loops: the class of trio-asyncio's loops.
+        running: asyncio's own reader of the running loop, taken before trio-asyncio replaced it.
+        set_running: sets it.
+        swap_task: makes a task a loop's current one, and returns the one that was.
     """
     run: Callable[[asyncio.Handle], None] = attrgetter("_run")(asyncio.Handle)
 

@@ -4,6 +4,29 @@ Hooks make the hot path: messages of our own subscriptions are taken in the pars
 ``_process_msg`` when they came in pieces, before nats-py builds objects and queues for them; frames
 are written to ``_transport`` directly.
 Where they do not do what we know, ``connection`` uses the public path instead (rule D15).
+
+=========================  ====================================================================
+private name               why we touch it
+=========================  ====================================================================
+``_ps``                    a parser that takes our messages before nats-py makes objects of them
+``_process_msg``           those that came in pieces, which nats-py has put together
+``_transport``             frames go to its writer; its end is bounded, and may be a reset
+``_io_writer`` and kin     the socket: to write, to see what it has not taken, to reset it; and one
+                           that we have connected is put there
+``_connect_command``       the moment in which TLS is up, or is found to be missing
+``_connect_to_server``     each server gets a share of the time to connect, looked up in trio
+``_server_pool``           how many servers share it
+``_process_connect_init``  a greeting that cannot be read, or in time, shall be tried again after
+``_read_loop``             an exception that it does not know would end it in silence
+``_process_op_err``        how nats-py is told that it must reconnect
+``_main_loop``             of trio-asyncio: Ctrl-C in there would hang the process
+=========================  ====================================================================
+
+The way of the bytes that come in::
+
+    socket ──> asyncio's protocol ──> received ──> FastParser.take ──> routes     nearly all
+                                         │ nats-py's buffer is not empty, or not ours
+                                         └──> nats-py's reader ──> FastParser.parse ──> nats-py
 """
 
 import asyncio
@@ -171,7 +194,7 @@ class OddBytes(nats.errors.Error):
 
 
 class SteadyClient(Client):
-    """A client that reconnects whatever has ended nats-py's tasks.
+    """A client that reconnects whatever has ended nats-py's tasks, and dials through trio.
 
     It knows a few exceptions. All others, such as those of its own parser, end a task of it in
     silence: the connection is open, and nobody reads or mends it.

@@ -5,24 +5,42 @@ deadline is the end of the lease (set once the attempt is no longer young); whoe
 gives a reason first. All attempts of a running worker are :class:`InFlight` together.
 
 Attributes of an attempt are written by ``attempts/`` and ``execution/`` only; others call methods.
+
+Who ends one from outside, and with which reason (what follows is in ``attempt/reasons``):
+
+| reason | given by |
+|---|---|
+| ``DRAIN`` | ``service.drain``, to those that are idle; ``Overrun``, after the grace |
+| | ``Waiting``, to one that begins to wait in a drain; ``task_pool``, cancelled with its worker |
+| | ``execute``, to one whose history cannot be read |
+| ``RUN_CANCELLED`` | :meth:`Attempt.run_event`; ``upkeep``, by the run's snapshot |
+| ``RUN_ENDED``, ``STEP_TIMEOUT`` | :meth:`Attempt.run_event` |
+| ``RUN_DEADLINE`` | ``upkeep``, by its timer |
+| ``LEASE_LOST`` | the scope's deadline; ``execute``, to one that stood in line for too long |
+| | ``effects`` and ``farewell``, in place of a NAK that might be late |
+| ``NOT_STARTED`` | ``fast_path``, with ``pipeline_started`` only |
+| ``HANDED_BACK`` | ``context.waits``, at the handler's wish |
+| ``BROKEN_OFF`` | ``task_pool``, to one whose own task ends the worker |
+
+All of it happens in trio's thread. The first reason stands; only ``LEASE_LOST`` may take its place,
+where nothing may be said any more.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 
 from trio_dagnats.attempt.life import State
 from trio_dagnats.attempt.outcome import Outcome, Settlement
 from trio_dagnats.attempt.reasons import CancelReason, reason_of
-from trio_dagnats.transport.port import FOREVER, Delivery, Posted
+from trio_dagnats.transport.port import FOREVER, Delivery, Pending
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.task import NO_TASK, Task
 from trio_dagnats.wire.trace import from_headers
 from trio_dagnats.worker.attempts.memory import Memory
 from trio_dagnats.worker.attempts.shared import Shared
-from trio_dagnats.worker.attempts.timers import Nursling
+from trio_dagnats.worker.attempts.timers import AgeQueue
 from trio_dagnats.worker.deadlines import FAREWELL
 from trio_dagnats.worker.engine.run_watch import RunWatch
 from trio_dagnats.worker.engine.settle import Verdict
@@ -31,8 +49,7 @@ from trio_dagnats.worker.telemetry import Span, end_span
 
 
 @final
-@dataclass(slots=True, kw_only=True)
-class Wait:
+class Wait(NamedTuple):
     """What an attempt is waiting for by its own wish. ``until_ns`` is a pause's end, else 0."""
 
     what: str
@@ -40,8 +57,7 @@ class Wait:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Program(NamedTuple):
     """What runs for a task of one type.
 
     Attributes:
@@ -63,6 +79,9 @@ class Program:
 class InFlight:
     """The attempts of one running worker that are not over.
 
+    Written by its own methods; ``spawn`` is set by ``service``, while attempts can have tasks. An
+    attempt joins once and leaves once; in between it has a slot, or waits without one.
+
     Args:
         shared: what they share.
         young: attempts that may end before they are worth watching.
@@ -75,7 +94,7 @@ class InFlight:
     """
 
     def __init__(
-        self, shared: Shared, young: "Nursling[Attempt]", watch: "RunWatch[Attempt]"
+        self, shared: Shared, young: "AgeQueue[Attempt]", watch: "RunWatch[Attempt]"
     ) -> None:
         self.shared = shared
         self.young = young
@@ -102,7 +121,7 @@ class InFlight:
             del self.dispatches[attempt.dispatch]
         if attempt.watched:
             self.watch.leave(attempt)
-        self.shared.slots.ended(attempt.share)
+        self.shared.slots.ended(attempt.consumer.share)
         if not self.live:
             self._empty.unpark_all()
 
@@ -130,7 +149,7 @@ class Attempt:
         in_flight: the attempts that it is one of.
         shared: what all of them share.
         program: what runs for it.
-        share: the consumer's part of the slots.
+        consumer: what has pulled it.
         delivery: the task message.
         dispatch: the identity of the dispatch: the message's stream sequence.
         ack_wait: seconds of the lease, as the durable has it.
@@ -140,7 +159,7 @@ class Attempt:
         own_memory: its ``memory``, None until something has to be remembered.
         task: the parsed task; ``NO_TASK`` until it is parsed.
         verdict: what became of the outcome, once it was stored or not.
-        posted: what it waits for without a task: its turn to begin (``admission``), a look at its
+        pending: what it waits for without a task: its turn to begin (``admission``), a look at its
             run, or an event (``fast_path``).
         starting: its ``step.started`` while the handler runs already (``pipeline_started``).
         waiter: the handler's task that waits for an answer to one of these.
@@ -168,8 +187,8 @@ class Attempt:
     reason: CancelReason | None = None
     outcome: Settlement | None = None
     verdict: Verdict | None = None
-    posted: Posted | None = None
-    starting: Posted | None = None
+    pending: Pending | None = None
+    starting: Pending | None = None
     waiter: trio.lowlevel.Task | None = None
     unsure: bool = False
     known_sequence: int = 0
@@ -179,7 +198,7 @@ class Attempt:
     idle: bool = False
     thread: int | None = None
     span: Span | None = None
-    settling: trio.CancelScope | Posted | None = None
+    settling: trio.CancelScope | Pending | None = None
     nak_delay: float = 0.0
     complaint: str = ""
     started_at: float = 0.0
@@ -193,7 +212,7 @@ class Attempt:
         self.in_flight = in_flight
         self.shared = in_flight.shared
         self.program = program
-        self.share = consumer.share
+        self.consumer = consumer
         self.delivery = delivery
         self.ack_wait = consumer.ack_wait
         self.lease_until = delivery.sent_after + consumer.lease
@@ -277,9 +296,9 @@ class Attempt:
         self.hasten()
         if self.settling is not self.scope:
             self.scope.cancel()
-        if self.posted is not None and self.state in {State.RECEIVED, State.STARTING}:
-            self.posted.abandon()
-            self.posted = None
+        if self.pending is not None and self.state in {State.RECEIVED, State.STARTING}:
+            self.pending.abandon()
+            self.pending = None
             self.in_flight.spawn(self)  # for its farewell
 
     def hand_back(self, reason: CancelReason, until_ns: int) -> None:

@@ -7,7 +7,7 @@ from typing import final
 import trio
 
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.worker.attempts.timers import Agenda
+from trio_dagnats.worker.attempts.timers import Timers
 from trio_dagnats.worker.engine.facts import EngineFacts
 from trio_dagnats.worker.engine.settle import Settler
 from trio_dagnats.worker.engine.step_store import StepStore
@@ -23,6 +23,10 @@ class Shared:
     Made by ``service`` for one run of the worker; ``skipped`` aside nothing in it changes.
 
     Attributes:
+        broker: the connected server.
+        worker_id: the name that goes into events.
+        slots: the ledger of what may run.
+        timers: calls at given times; they run among the chores.
         draining: set when the worker begins to drain.
         threads: bounds the trio threads of synchronous handlers.
         chores: a nursery for what nobody waits for; it outlives the attempts.
@@ -37,7 +41,7 @@ class Shared:
     worker_id: str
     telemetry: Telemetry
     slots: Slots
-    agenda: Agenda
+    timers: Timers
     facts: EngineFacts
     store: StepStore
     settler: Settler

@@ -1,4 +1,8 @@
-"""Synchronous handlers: they run in a trio thread, and the attempt knows in which."""
+"""Synchronous handlers: they run in a trio thread, and the attempt knows in which.
+
+The number of the thread is for those who look (``observe``): a stack is found by it. The loop is
+free meanwhile, so the lease is renewed and the run heard as for any other handler.
+"""
 
 import threading
 from collections.abc import Callable

@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 
 @final
-class Nursling(Generic[T]):
+class AgeQueue(Generic[T]):
     """A first-in-first-out table of things that grow old after a fixed time.
 
     Args:
-        after: seconds from ``add`` until ``grown`` is called.
-        grown: called for each thing that was not discarded before; must not wait.
+        after: seconds from ``add`` until ``on_old`` is called.
+        on_old: called for each thing that was not discarded before; must not wait.
     """
 
-    def __init__(self, after: float, grown: Callable[[T], None]) -> None:
+    def __init__(self, after: float, on_old: Callable[[T], None]) -> None:
         self._after = after
-        self._grown = grown
+        self._on_old = on_old
         self._born: dict[T, float] = {}
         self._lot = trio.lowlevel.ParkingLot()
 
@@ -50,30 +50,30 @@ class Nursling(Generic[T]):
         self._born.pop(thing, None)
 
     async def run(self) -> None:
-        """Call ``grown`` when it is time, until cancelled.
+        """Call ``on_old`` when it is time, until cancelled.
 
         While things come and go quickly it wakes once per ``after`` seconds, not once per thing.
         """
         while True:
-            grows = self._let_grow(trio.current_time())
+            grows = self._let_age(trio.current_time())
             if grows is None:
                 await self._lot.park()
             else:
                 await trio.sleep_until(grows)
 
-    def _let_grow(self, now: float) -> float | None:
-        """Call ``grown`` for all that are old; return when the next one is, None for never."""
+    def _let_age(self, now: float) -> float | None:
+        """Call ``on_old`` for all that are old; return when the next one is, None for never."""
         while self._born:
             thing, born = next(iter(self._born.items()))
             if born + self._after > now:
                 return born + self._after
             del self._born[thing]
-            self._grown(thing)
+            self._on_old(thing)
         return None
 
 
 @final
-class Agenda:
+class Timers:
     """Calls to make at given times: a heap and one task.
 
     A call that is no longer wanted checks that by itself when its time comes: entries are few

@@ -1,4 +1,21 @@
-"""What keeps an attempt that lives for a while: run watch, lease, the run's deadline."""
+"""What keeps an attempt that lives for a while: run watch, lease, the run's deadline.
+
+| age | what begins | then |
+|---|---|---|
+| ``YOUNG`` s of the handler | the scope gets the lease's end as its deadline | moved by renewals |
+| the same | the run watch | until its outcome is stored |
+| a third of ``ack_wait`` | the renewal of the lease | again after a third, until it has left |
+| ``FIRST_LOOK`` s | a look at the run: cancelled? a deadline? | at twice the age, and so on |
+
+An attempt whose handler has not begun may be older: up to ``STARTING_MOST`` seconds, less where its
+lease is short. None of this has a task of its own: ``service`` runs the two queues of times
+(``timers``), and each call gets a task among the helpers when its time has come.
+
+Who renews a lease while a handler waits, sleeps or runs in a thread: the call that is armed here.
+While a handler blocks the event loop: nobody, since that call needs the loop, too; the watchdog
+names the handler then. While the connection is lost: the renewal waits for it, and is sent again,
+until the lease ends. Once the attempt is cancelled its end is moved no more.
+"""
 
 from functools import partial
 from typing import final
@@ -40,7 +57,11 @@ def _is_young(attempt: Attempt, now: float) -> bool:
 
 
 def begin_duties(attempt: Attempt) -> None:
-    """Begin the timed duties of an attempt that has outlived its first moments."""
+    """Begin the timed duties of an attempt that has outlived its first moments.
+
+    Called by the queue of the young. An attempt that has its outcome already, or is no task, gets
+    the deadline only: nothing about its run matters any more.
+    """
     now = trio.current_time()
     if _is_young(attempt, now):
         attempt.in_flight.young.add(attempt, now)
@@ -52,8 +73,8 @@ def begin_duties(attempt: Attempt) -> None:
     attempt.in_flight.watch.join(attempt)
     attempt.watched = True
     first = renew_at(attempt.delivery.sent_after, attempt.ack_wait)
-    shared.agenda.at(first, partial(_keep_lease, attempt))
-    shared.agenda.at(born + FIRST_LOOK, _Looks(attempt, born, apart=1.0).look)
+    shared.timers.at(first, partial(_keep_lease, attempt))
+    shared.timers.at(born + FIRST_LOOK, _Looks(attempt, born, apart=1.0).look)
 
 
 def doubt_run(attempt: Attempt) -> None:
@@ -62,7 +83,7 @@ def doubt_run(attempt: Attempt) -> None:
     Its history says that it should be, from before its task was dispatched (``engine.run_watch``).
     """
     now = trio.current_time()
-    attempt.shared.agenda.at(now, _Looks(attempt, now, apart=0.125).look)
+    attempt.shared.timers.at(now, _Looks(attempt, now, apart=0.125).look)
 
 
 @final
@@ -98,13 +119,13 @@ class _Looks:
             self._arm()
         now = trio.current_time()
         again = now + max(FIRST_DOUBTS, (now - self._since) * self._apart)
-        attempt.shared.agenda.at(again, self.look)
+        attempt.shared.timers.at(again, self.look)
 
     def _arm(self) -> None:
         """Arm the run's own deadline: the engine publishes nothing when it passes (H27)."""
         shared = self._attempt.shared
         left = (self._deadline_ns - shared.broker.time_ns()) / NS + DEADLINE_SLACK
-        shared.agenda.at(trio.current_time() + left, partial(_pass_deadline, self._attempt))
+        shared.timers.at(trio.current_time() + left, partial(_pass_deadline, self._attempt))
 
 
 async def _pass_deadline(attempt: Attempt) -> None:
@@ -140,4 +161,4 @@ async def _keep_lease(attempt: Attempt) -> None:
     """Renew the lease once and arm the next renewal, while the attempt lasts."""
     if not attempt.over and await renew_lease(attempt) and not attempt.over:
         again = renew_at(trio.current_time(), attempt.ack_wait)
-        attempt.shared.agenda.at(again, partial(_keep_lease, attempt))
+        attempt.shared.timers.at(again, partial(_keep_lease, attempt))

@@ -6,6 +6,29 @@ iteration of a loop, so that no iteration finds another one's results.
 
 What is left of them: an outcome that ends the step (or a continue, for its iteration) clears them
 in one request. A worker that is killed between the two leaves them behind, as garbage.
+
+::
+
+    items ──> checked, marked ──> entries read ──> what is finished, and still the same item
+                                                      │ the others
+                                                      v
+                        result <── read back <── entry stored <── function, ``limit`` at a time
+
+| a worker is killed | the next try |
+|---|---|
+| while an item runs | runs that item again |
+| after its entry is stored | has its result, and runs it no more |
+| after all of them | has all results, and goes on behind the call |
+
+| the attempt ends | its entries |
+|---|---|
+| completed, or failed for good | all of the step's are cleared |
+| continued | those of this iteration are cleared |
+| failed, and the engine's policy has a retry left | stay, for that |
+| handed back, lease lost, timed out by the engine | stay, for the next try |
+| its run was cancelled, or has ended | all of the step's are cleared |
+
+Each stored item is progress: what was started before it is not held against the task.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -41,7 +64,16 @@ MAX_ITEMS = 10_000
 @final
 @dataclass(frozen=True, slots=True)
 class _Plan(Generic[T, R]):
-    """One call: what is to be done, checked before anything runs."""
+    """One call: what is to be done, checked before anything runs.
+
+    Attributes:
+        attempt: whose call it is.
+        call: what it is known by, in keys and logs.
+        function: runs one item.
+        items: as the function takes them: validated by the annotation of its parameter.
+        marks: a fingerprint for each, of the function's name and the item's JSON.
+        results: reads and writes results, by the annotation of the return value.
+    """
 
     attempt: Attempt
     call: str
@@ -59,7 +91,11 @@ class _Plan(Generic[T, R]):
 
 @final
 class DurableMaps:
-    """The durable maps of one attempt: each call is known by its name or its number."""
+    """The durable maps of one attempt: each call is known by its name or its number.
+
+    Made by ``TaskContext.map`` with the first call. A number is that of the unnamed calls in this
+    try, so a handler whose calls depend on anything but its input and its results has to name them.
+    """
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -73,7 +109,14 @@ class DurableMaps:
         limit: int,
         name: str,
     ) -> list[R]:
-        """Run a function for each item, once each over all tries; see ``TaskContext.map``."""
+        """Run a function for each item, once each over all tries; see ``TaskContext.map``.
+
+        ``limit`` tasks take the items that are left from one iterator, so that none waits for the
+        slowest of a batch. The first error ends all; those that were raised leave in a group, made
+        here and not by the nursery.
+
+        Cancellation: items that run are cancelled; what is finished stays stored.
+        """
         if limit not in range(1, MAX_ITEMS + 1):
             raise UsageError(f"limit of map must be a whole number 1 to {MAX_ITEMS}, not {limit!r}")
         plan = _plan(self._attempt, function, items, self._call(name))
@@ -116,7 +159,10 @@ class DurableMaps:
 
 
 async def clear_entries(attempt: Attempt) -> None:
-    """Clear the entries that nobody will read any more; off the attempt's path."""
+    """Clear the entries that nobody will read any more; off the attempt's path.
+
+    Registered by the first call (``Attempt.leave_behind``), run after the message is answered.
+    """
     task, iteration = attempt.task, None
     if isinstance(attempt.outcome, Continued):
         iteration = attempt.iteration
@@ -129,7 +175,12 @@ async def clear_entries(attempt: Attempt) -> None:
 
 
 async def _is_final(attempt: Attempt) -> bool:
-    """Say whether no retry will ask for the entries."""
+    """Say whether no retry will ask for the entries.
+
+    Whether a failure is the last one only the engine knows; here it is taken from the step's
+    policy, as far as that can be read. If it cannot, the policy counts as none, and a retry runs
+    all items again.
+    """
     if attempt.verdict is not Verdict.STORED:
         return attempt.reason is not None and ENDINGS[attempt.reason].run_is_over
     failed = attempt.outcome
@@ -141,6 +192,11 @@ async def _is_final(attempt: Attempt) -> bool:
 def _plan(
     attempt: Attempt, function: Callable[[T], Awaitable[R]], items: Iterable[T], call: str
 ) -> _Plan[T, R]:
+    """Check a call, and fingerprint its items; nothing has run and nothing is read yet.
+
+    Raises:
+        UsageError: the function, an item or the number of items cannot be used.
+    """
     if not signatures.is_async(function):
         raise UsageError(
             f"map needs an async function, not {signatures.name_of(function)}; run what blocks by "
@@ -169,7 +225,7 @@ def _item(reads: TypeAdapter[object], place: int, item: object) -> tuple[object,
         value = reads.validate_python(item)
         return value, compact(value)
     except ValidationError as error:
-        raise UsageError(typed_json.told(error, f"items[{place}]")) from error
+        raise UsageError(typed_json.validation_text(error, f"items[{place}]")) from error
     except UsageError as error:
         raise UsageError(f"items[{place}]: {error}; map tells items by their JSON") from error
 
@@ -197,7 +253,15 @@ def _restore(plan: _Plan[T, R], stored: dict[int, bytes]) -> dict[int, R]:
 
 
 async def _one(plan: _Plan[T, R], place: int) -> R:
-    """Run one item and store its result; what is returned is what a later try would read."""
+    """Run one item and store its result; what is returned is what a later try would read.
+
+    So a handler sees the same on every try: a tuple without an annotation is a list at once.
+    The entry is written until the lease ends and not after it: another worker may be at it then.
+
+    Raises:
+        Fatal: the result is no JSON of its annotation, or more than the server takes.
+        NotStored: no acknowledgement in time.
+    """
     value = await plan.function(plan.items[place])
     what = f"result of items[{place}]"
     written, result = typed_json.round_trip(plan.results, value, what)

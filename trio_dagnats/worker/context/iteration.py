@@ -1,4 +1,21 @@
-"""One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9)."""
+"""One iteration of an agent loop: what is loaded before it, and what commits it (design 8.9).
+
+::
+
+    begin: state, number, signals <── the checkpoint, or the step's input; bounds <── the workflow
+      │
+    handler ── returns an output ──> step.completed
+      │
+      └─ returns Continue(state) ──> commit: one write of all four ──> step.continue ──> ACK
+
+| killed | the next delivery |
+|---|---|
+| before the commit | runs the handler again, with the state of the iteration before |
+| after it, the event stored or not | finds the state of its own dispatch: see ``triage`` |
+
+State, number, dispatch and signals are one write because any two of them could be torn apart by a
+kill: an iteration would run twice, or a message be lost. ``handlers.adapters`` calls both.
+"""
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -44,6 +61,9 @@ async def commit(
 ) -> None:
     """Write state, iteration, dispatch and consumed signals at once.
 
+    The first commit notes when the loop has begun, for its bound in time: the engine counts from
+    the end of the first iteration.
+
     Raises:
         Fatal: the state cannot be written, or is more than the server takes.
     """
@@ -85,6 +105,6 @@ def _read_stored(states: TypeAdapter[object], stored: LoopState) -> object:
     except ValidationError as error:
         raise Retryable(
             f"the state that iteration {stored.iteration} has stored does not fit this handler: "
-            f"{typed_json.told(error, 'state')}; it is kept: give new fields a default, convert "
-            "old states in a validator, or serve the version that wrote it"
+            f"{typed_json.validation_text(error, 'state')}; it is kept: give new fields a default, "
+            "convert old states in a validator, or serve the version that wrote it"
         ) from error

@@ -1,4 +1,24 @@
-"""Durable waits of a handler, pause and signal, and the checkpoint that goes with them."""
+"""Durable waits of a handler, pause and signal, and the checkpoint that goes with them.
+
+A wait is durable by what is stored before it, not by whoever waits: the attempt keeps its lease and
+gives up its slot (``attempts.waiting``), and if its worker drains or dies the handler starts again
+from its top elsewhere. What it finds then:
+
+| | stored | by | the next try, at the same call |
+|---|---|---|---|
+| pause | its number and its end, in the note | ``pause``, as it begins | waits for what is left |
+| checkpoint | the user's data | ``save_checkpoint`` | loads it, if it asks |
+| signal | nothing, before it is committed | the next commit | gets the value again |
+
+In order, a pause: the checkpoint is stored, then the note with the end of the pause and the signals
+that count as consumed, then the slot is given up. Killed before the note, the pause begins anew;
+after it, only what is left is waited for. Its end is a time of the wall clock, so that another
+machine can go on with it.
+
+A pause is found again by its number in the dispatch: the handler that starts again has to come to
+the same calls in the same order, which its checkpoint is for. A lower number than that of the noted
+pause has been waited out; a higher one is new.
+"""
 
 from functools import partial
 from math import isfinite
@@ -20,7 +40,14 @@ MAX_PAUSE = 365 * 86_400.0
 async def pause(
     attempt: Attempt, duration: float, checkpoint: bytes | None, *, hand_back: bool
 ) -> None:
-    """Wait durably; see ``TaskContext.pause``."""
+    """Wait durably; see ``TaskContext.pause``.
+
+    Args:
+        attempt: who pauses.
+        duration: seconds.
+        checkpoint: what is stored first; None stores nothing.
+        hand_back: end the handler here, and have the task come back after the pause.
+    """
     _check_duration("pause", duration)
     if duration > MAX_PAUSE:
         raise UsageError(f"pause must be at most {MAX_PAUSE:g} s, a year, not {duration!r}")
@@ -50,6 +77,11 @@ async def pause(
 
 
 async def _hand_back(attempt: Attempt, until_ns: int) -> None:
+    """End the handler by its own cancellation; the farewell NAKs with what is left of the pause.
+
+    Raises:
+        OutcomeError: the handler has shielded itself against it.
+    """
     attempt.hand_back(CancelReason.HANDED_BACK, until_ns)
     await trio.lowlevel.checkpoint()
     raise OutcomeError(
@@ -70,6 +102,11 @@ async def wait_for_signal(attempt: Attempt, name: str, timeout: float | None) ->
 
 
 async def _receive(attempt: Attempt, name: str, register: SignalRegister) -> bytes:
+    """Wait for the value; the attempt remembers its revision, so that it is returned once.
+
+    That all of an attempt waits is progress, but only once there is no value yet: a handler that
+    dies over the value that it finds has got no further.
+    """
     async with Waiting(attempt, Wait(what=f"signal {name}")):
         entry = await register.wait(partial(got_further, attempt) if attempt.idle else None)
     attempt.memory.received(name, entry.revision)
@@ -84,7 +121,12 @@ async def signal_register(attempt: Attempt, name: str) -> SignalRegister:
 
 
 async def save_checkpoint(attempt: Attempt, data: bytes) -> None:
-    """Store the handler's own checkpoint; a loop's state, which has the usual key, stays."""
+    """Store the handler's own checkpoint; a loop's state, which has the usual key, stays.
+
+    For an attempt whose task was started before, the stored one is read first: another one than
+    before is progress, so that a task that gets further each time is not given up. The ordinary
+    attempt has nothing to prove, and does not read.
+    """
     store, task, beside = attempt.shared.store, attempt.task, attempt.program.loop
     memory = attempt.memory
     before = await store.load_checkpoint(task, beside=beside) if memory.starts else data
@@ -100,6 +142,11 @@ def _check_duration(what: str, seconds: float) -> None:
 
 
 async def _check_fits(attempt: Attempt, duration: float) -> None:
+    """Refuse a pause during which the engine would time the step out (contract H16).
+
+    By the workflow's definition, which may have changed, and this attempt's time alone: what was
+    used before a redelivery is not known. So it catches what can never fit, and no more.
+    """
     facts = await attempt.shared.facts.step(attempt.task)
     ran = trio.current_time() - attempt.started_at
     if facts.timeout and duration + ran >= facts.timeout:

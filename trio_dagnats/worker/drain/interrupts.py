@@ -22,7 +22,10 @@ class Interrupts:
         self.hurried_by: int | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive signals until the second one; later ones act as Python's own handlers do."""
+        """Receive signals until the second one; later ones act as Python's own handlers do.
+
+        Ready (``task_status``) once none would be missed. Cancelled when the worker has ended.
+        """
         with trio.open_signal_receiver(*SIGNALS) as received:
             task_status.started()
             await anext(received)

@@ -1,4 +1,9 @@
-"""What became of the attempts that were in flight when the worker began to drain."""
+"""What became of the attempts that were in flight when the worker began to drain.
+
+Read from the attempts themselves when it is asked for, so a line may still change until the worker
+has ended. An attempt whose outcome is stored says that, whatever it was cancelled for; else the
+word is that of its reason (``attempt/reasons``).
+"""
 
 from dataclasses import dataclass
 from typing import final
@@ -47,6 +52,7 @@ def line_of(attempt: Attempt) -> LedgerLine:
 
 
 def _end(attempt: Attempt) -> str:
+    """Return the word for an end; ``ELSEWHERE`` counts as stored, for the step has its outcome."""
     if attempt.verdict in {Verdict.STORED, Verdict.ELSEWHERE}:
         if isinstance(attempt.outcome, Completed):
             return "completed"

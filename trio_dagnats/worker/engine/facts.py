@@ -2,13 +2,26 @@
 
 Read rarely: a run's snapshot can be a megabyte (contract H29), and reading it for every task costs
 a third of the throughput (design 8.5).
+
+| what | by | for whom, and when | kept |
+|---|---|---|---|
+| a run's status, deadline | ``look`` | fast path: a task that was stored 1 s ago or more | no |
+| the same | ``look`` | upkeep: an attempt of 1 s or more; a cancellation in doubt | no |
+| the same | ``run`` | triage: a redelivery; an old task that has left the fast path | no |
+| a step's bounds | ``step`` | a loop's iteration, a pause, the end of a durable map | by workflow |
+
+No read of these may fail an attempt: what cannot be read in time is unknown, and the attempt goes
+on as if its run were alive and its step without bounds.
+
+``run`` waits in the attempt's task. ``look`` is for callers that have none, or must not wait: one
+task of the worker (:meth:`EngineFacts.serve`) reads for all of them, up to ``MOST_AT_ONCE`` runs in
+one request, and calls back. For a queue of old tasks that made 7 us of 40 a task.
 """
 
 import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import trio
 from pydantic_core import from_json
@@ -28,14 +41,18 @@ CANCELLED = "cancelled"
 PATIENCE = 2.0
 """Seconds for such a read; the Go worker takes the same (contract 5, step 4)."""
 CACHED_WORKFLOWS = 256
+"""Workflows whose bounds are kept; the one that was read first goes first."""
 MOST_AT_ONCE = 64
 """Runs of one read; more would keep the first of them waiting."""
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepFacts:
-    """Bounds of a step; seconds, 0 for none. ``warn_at`` is an iteration, counted from 1."""
+class StepFacts(NamedTuple):
+    """Bounds of a step; seconds, 0 for none. ``warn_at`` is an iteration, counted from 1.
+
+    ``retries`` are those of the step's policy, else of the workflow's, else the step's plain
+    number. What a loop may take (``max_iterations``, ``max_duration``) is of the step's config.
+    """
 
     retries: int = 0
 
@@ -46,9 +63,11 @@ class StepFacts:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """A run's status (empty if unknown) and deadline (nanoseconds since the epoch, 0 for none)."""
+class RunFacts(NamedTuple):
+    """A run's status (empty if unknown) and deadline (nanoseconds since the epoch, 0 for none).
+
+    The deadline is the engine's, by its own clock: whoever acts on it leaves that some slack.
+    """
 
     status: str = ""
     deadline_ns: int = 0
@@ -58,12 +77,18 @@ ABSENT_FOR = 30.0
 """Seconds for which a bucket that is not there is not asked for again."""
 
 NO_RUN = RunFacts()
+"""A run that nobody knows, or that could not be read: it counts as alive."""
 NO_STEP = StepFacts()
+"""A step of which no bounds are known."""
 
 
 @final
 class RunLook:
-    """A look at a run for which no task waits; see ``port.Posted``."""
+    """A look at a run for which no task waits; see ``port.Pending``.
+
+    It is something like a post, so that an attempt can hold it in the same place and abandon it in
+    the same way. Its deadline is not looked at, for each read has ``PATIENCE``.
+    """
 
     __slots__ = ("deadline", "run_id", "tell")
 
@@ -82,6 +107,10 @@ class EngineFacts:
     """Reads runs each time, workflows once.
 
     Workflows are looked up by name and may change meanwhile (contract H28): bounds may be old ones.
+    Runs change all the time, so nothing of them is kept.
+
+    A server without one of the buckets (a split engine) is not asked again for ``ABSENT_FOR``
+    seconds: else each old task would cost a request that finds nothing.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -100,14 +129,22 @@ class EngineFacts:
         return _run_facts(await self._read(BUCKET_RUNS, run_key(run_id)))
 
     def look(self, run_id: str, tell: Callable[[RunFacts], None], deadline: float) -> RunLook:
-        """Read a run without a task that waits, together with others; bounded by the attempts."""
+        """Read a run without a task that waits, together with others; bounded by the attempts.
+
+        Never waits; ``tell`` is called later, never from in here, and always, unless the look is
+        abandoned: with ``NO_RUN`` if the run could not be read. It must not wait.
+        """
         look = RunLook(run_id, tell, deadline)
         self._looks.append(look)
         self._asked.unpark_all()
         return look
 
     async def serve(self) -> None:
-        """Tell those who look at runs, until cancelled."""
+        """Tell those who look at runs, until cancelled; run by ``service``.
+
+        One read at a time: what is asked for meanwhile makes the next one larger, which is what
+        bounds the requests on a busy server.
+        """
         while True:
             if not self._looks:
                 await self._asked.park()
@@ -130,7 +167,10 @@ class EngineFacts:
         return taken
 
     async def step(self, task: Task) -> StepFacts:
-        """Return the bounds of a task's step; none when its workflow cannot be read."""
+        """Return the bounds of a task's step; none when its workflow cannot be read.
+
+        An instance of a map (``<step>.map.<index>``) has those of its step.
+        """
         workflow = task.workflow_name
         if not is_key(workflow):  # none, or one under which nothing can be registered
             return NO_STEP
@@ -150,6 +190,7 @@ class EngineFacts:
         return entry.value if entry else None
 
     async def _read_many(self, bucket: str, keys: Sequence[str]) -> Mapping[str, Entry]:
+        """Read keys in one request; without an answer in ``PATIENCE`` seconds there are none."""
         now = trio.current_time()
         if self._absent.get(bucket, now) > now:
             return {}
@@ -163,6 +204,7 @@ class EngineFacts:
 
 
 def _run_facts(raw: bytes | None) -> RunFacts:
+    """Read a snapshot; only these two fields of it, whatever else an engine has in there."""
     try:
         run = from_json(raw or b"{}")
         deadline = run.get("deadline")
@@ -175,6 +217,7 @@ def _run_facts(raw: bytes | None) -> RunFacts:
 
 
 def _step_facts(raw: bytes) -> dict[str, StepFacts]:
+    """Read a workflow's definition: the bounds of its steps, by their ids."""
     try:
         workflow = json.loads(raw)
         default = workflow.get("default_retry")
@@ -198,4 +241,5 @@ def _one_step(step: dict[str, object], default: object) -> StepFacts:
 
 
 def _whole(value: object) -> int:
+    """Read a bound that another program has written; what is none counts as no bound."""
     return value if isinstance(value, int) and value > 0 else 0

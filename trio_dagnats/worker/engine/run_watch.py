@@ -10,6 +10,33 @@ task: the engine takes events one after the other, and it dispatched before it c
 the history is read from ``LOOK_BACK`` seconds before the task on, and a cancellation in there is a
 hint, no more: the engine ignores one of a run that waits for its turn (contract 6.7), and such a
 run is dispatched later and must complete. Whoever is told of a hint asks the run's snapshot.
+
+A run that is watched is in one of these states, each of them a :class:`_RunSubscription`::
+
+    (none) ──join──> behind: a task subscribes, then reads ──told──> quiet: no task at work
+                       ^   ^                                          │   │         │
+                       │   └── a reconnect: some may be missed ───────┘   │         │
+                       └── join, if something was heard since the read ───┘         │
+                       ^                                                            │ the last
+                       │ join                                                       v leaves
+                       └──────────────────────────────────────────────────── lingering
+                                                                                    │
+                           (none) <── after LINGER seconds, or too many linger ─────┘
+
+| what is found | where | who is told |
+|---|---|---|
+| the run has ended | a live message | all members, at once |
+| the same | the history, from the task on | whoever is behind, or joins |
+| the engine's timeout of a step | either | the same; the attempt looks whether it is its own |
+| a cancellation after ``known_sequence`` | the history | the same |
+| a cancellation before that, or nothing is known | the history | the same, as a hint: ``doubt`` |
+| the run's deadline has passed | nowhere: nobody publishes that | (``upkeep`` looks for it) |
+
+Who calls: ``upkeep`` joins an attempt that is no longer young; it leaves when its outcome is stored
+(else our own end of the run would cancel its clean-up) or when it leaves the worker.
+
+Why not a consumer for each run? One core subscription costs the server an entry in a table, and
+nothing to remember; what it may miss is in the history.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,10 +56,12 @@ from trio_dagnats.wire.text import NS
 log = Log("trio_dagnats.worker")
 
 READ_PATIENCE = 5.0
+"""Seconds for the reading of one history; then it is tried again."""
 READS_AT_ONCE = 64
 """Histories that are read at once: after a reconnect all of them are wanted, and a server that is
 asked for thousands at the same time answers none of them in time."""
 PAUSE_AFTER_ERROR = 1.0
+"""Seconds before a server that did not answer is asked again."""
 LINGER = 5.0
 MOST_LINGERING = 256
 """Seconds for which a run is listened to without anybody, and how many at the most are: the next
@@ -40,11 +69,14 @@ item of a map finds its run watched, and need not read its history again."""
 LOOK_BACK = 60.0
 """Seconds before a task from which on its run's history is read for a cancellation; half of it is
 enough for those that join later. An engine that is even further behind is noticed by the looks at
-the run (``duties``)."""
+the run (``attempts.upkeep``)."""
 
 
 class Watched(Protocol):
-    """What the watch needs to know of an attempt."""
+    """What the watch needs to know of an attempt.
+
+    A protocol, so that this room need not know attempts (``attempts.Attempt`` has these members).
+    """
 
     @property
     def run_id(self) -> str:
@@ -82,13 +114,16 @@ class _Found(NamedTuple):
 
 
 @final
-class _Ear(Generic[T]):
+class _RunSubscription(Generic[T]):
     """The subscription of one run and the attempts that listen through it.
 
     ``open`` is the subscription, ``scope`` that of the task at work for it: it has none while there
     is nothing to do, for thousands of runs may wait for days. ``found`` is what the history has
     shown from ``since_ns`` on. ``news`` counts what was heard that may have to be read, ``read`` is
     that count as it was when the reading began.
+
+    ``members`` are all that listen, ``behind`` those of them that the history has still to be read
+    for. Only :class:`RunWatch` writes to it.
     """
 
     __slots__ = (
@@ -122,6 +157,9 @@ class _Ear(Generic[T]):
 class RunWatch(Generic[T]):
     """All runs that are watched by one worker.
 
+    An outage ends nothing here: whoever is behind stays behind, and its run is asked for again
+    after ``PAUSE_AFTER_ERROR`` seconds.
+
     Args:
         broker: the connected server.
         nursery: where the subscriptions are opened; it must outlive the attempts.
@@ -133,19 +171,23 @@ class RunWatch(Generic[T]):
         self._broker = broker
         self._nursery = nursery
         self._doubt = doubt
-        self._ears: dict[str, _Ear[T]] = {}
-        self._lingering: dict[_Ear[T], float] = {}
+        self._subscriptions: dict[str, _RunSubscription[T]] = {}
+        self._lingering: dict[_RunSubscription[T], float] = {}
         self._lot = trio.lowlevel.ParkingLot()
-        self._turns = trio.CapacityLimiter(READS_AT_ONCE)
+        self._reads = trio.CapacityLimiter(READS_AT_ONCE)
 
     def __len__(self) -> int:
-        return len(self._ears)
+        return len(self._subscriptions)
 
     def join(self, watched: T) -> None:
-        """Watch this attempt's run for it; never waits."""
-        ear = self._ears.get(watched.run_id)
+        """Watch this attempt's run for it; never waits.
+
+        If what is known goes back far enough it is told here, before this returns; so ``run_event``
+        may be called in here. Else it is behind, and a task reads.
+        """
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None:
-            ear = self._ears[watched.run_id] = _Ear(watched.run_id)
+            ear = self._subscriptions[watched.run_id] = _RunSubscription(watched.run_id)
         ear.members.add(watched)
         self._lingering.pop(ear, None)
         if ear.knows_from(_before(watched, LOOK_BACK / 2)):
@@ -156,7 +198,7 @@ class RunWatch(Generic[T]):
 
     def leave(self, watched: T) -> None:
         """Stop watching for this attempt; a while after the last one the subscription closes."""
-        ear = self._ears.get(watched.run_id)
+        ear = self._subscriptions.get(watched.run_id)
         if ear is None or watched not in ear.members:
             return
         ear.members.discard(watched)
@@ -164,12 +206,16 @@ class RunWatch(Generic[T]):
         if not ear.members:
             self._linger(ear)
 
-    def _linger(self, ear: _Ear[T]) -> None:
+    def _linger(self, ear: _RunSubscription[T]) -> None:
+        """Stop the work for a run without members; keep its subscription for a while.
+
+        The next item of a map joins within that time, and finds its run watched.
+        """
         if ear.scope is not None:
             ear.scope.cancel()
             ear.scope = None
         if ear.open is None:  # or it is being opened, and comes here again
-            self._ears.pop(ear.run_id, None)
+            self._subscriptions.pop(ear.run_id, None)
             return
         self._lingering[ear] = trio.current_time() + LINGER
         if len(self._lingering) == 1 or len(self._lingering) > MOST_LINGERING:
@@ -195,23 +241,32 @@ class RunWatch(Generic[T]):
         return next(iter(self._lingering.values()), FOREVER)
 
     async def _close_first(self) -> None:
+        """Close the subscription that has lingered for longest.
+
+        It is taken out first: whoever joins while it closes gets a new one.
+        """
         ear = next(iter(self._lingering))
         del self._lingering[ear]
-        if self._ears.get(ear.run_id) is ear:
-            del self._ears[ear.run_id]
+        if self._subscriptions.get(ear.run_id) is ear:
+            del self._subscriptions[ear.run_id]
         assert ear.open is not None
         try:
             await ear.open.__aexit__(None, None, None)
         except BrokerError as error:
             log.debug("run %s is still listened to: %s", ear.run_id, error)
 
-    def _attend(self, ear: _Ear[T]) -> None:
+    def _attend(self, ear: _RunSubscription[T]) -> None:
+        """See to it that a task works for this run; there is one at most."""
         if ear.scope is None:
             ear.scope = trio.CancelScope()
             self._nursery.start_soon(self._work, ear, ear.scope)
 
-    def _heard(self, ear: _Ear[T], message: Message | None) -> None:
-        """Take a live message, or the news that some were missed."""
+    def _heard(self, ear: _RunSubscription[T], message: Message | None) -> None:
+        """Take a live message, or (None) the news that some were missed.
+
+        Called by the transport, must not wait. After a reconnect all members are behind, for what
+        was published meanwhile went to nobody.
+        """
         if message is None:
             ear.news += 1
             if ear.members:
@@ -224,7 +279,7 @@ class RunWatch(Generic[T]):
             for watched in list(ear.members):
                 watched.run_event(event)
 
-    async def _work(self, ear: _Ear[T], scope: trio.CancelScope) -> None:
+    async def _work(self, ear: _RunSubscription[T], scope: trio.CancelScope) -> None:
         """Listen, and catch up; a server that does not answer is asked again."""
         with scope:
             while ear.behind:
@@ -239,19 +294,28 @@ class RunWatch(Generic[T]):
         if ear.scope is scope:
             ear.scope = None
 
-    async def _listen(self, ear: _Ear[T]) -> None:
+    async def _listen(self, ear: _RunSubscription[T]) -> None:
+        """Subscribe; returns when the server has it, so that the history is read after that.
+
+        Entered by hand and left by :meth:`_close_first`: it outlives the task that opens it.
+        """
         listening = self._broker.listen(history_subject(ear.run_id), partial(self._heard, ear))
         await listening.__aenter__()
         ear.open = listening
         if not ear.members:  # the last one has left just now
             self._linger(ear)
 
-    async def _catch_up(self, ear: _Ear[T]) -> None:
+    async def _catch_up(self, ear: _RunSubscription[T]) -> None:
+        """Read the history for all that are behind, and tell each what concerns it.
+
+        Read from the oldest of them on: one read serves all. ``news`` is taken before it, so that
+        what is heard while it lasts is read again by the next one who joins.
+        """
         behind, ear.behind = ear.behind, set()
         since_ns = min(_before(watched, LOOK_BACK) for watched in behind)
         news = ear.news
         try:
-            async with self._turns:
+            async with self._reads:
                 records = await self._broker.records(
                     WORKFLOW_HISTORY,
                     history_subject(ear.run_id),

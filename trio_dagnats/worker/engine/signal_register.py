@@ -33,8 +33,11 @@ PAUSE_AFTER_ERROR = 1.0
 class SignalRegister:
     """A signal of a run, for values of a revision greater than ``newer_than``.
 
-    All registers of a worker share ``turns``, or a server that is asked for thousands of values at
+    All registers of a worker share ``reads``, or a server that is asked for thousands of values at
     the same time would answer none of them in time.
+
+    Made for one wait, and forgotten after it. Whose value it was is not remembered here but in the
+    attempt's memory (``attempts.memory``), from which ``newer_than`` comes.
     """
 
     def __init__(
@@ -43,10 +46,10 @@ class SignalRegister:
         run_id: str,
         name: str,
         newer_than: int,
-        turns: trio.CapacityLimiter | None = None,
+        reads: trio.CapacityLimiter | None = None,
     ) -> None:
         self._broker = broker
-        self._turns = turns or trio.CapacityLimiter(1)
+        self._reads = reads or trio.CapacityLimiter(1)
         self._unsure = False
         self._key = signal_key(run_id, name)
         self._newer_than = newer_than
@@ -63,7 +66,7 @@ class SignalRegister:
         self._news.forget()
         self._unsure = False
         try:
-            async with self._turns:
+            async with self._reads:
                 deadline = trio.current_time() + READ_PATIENCE
                 entry = await self._broker.kv_get(BUCKET_SIGNALS, self._key, deadline=deadline)
         except NotStored:

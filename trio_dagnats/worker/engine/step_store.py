@@ -9,7 +9,7 @@ from typing import final
 
 from trio_dagnats.attempt.note import Note, decode, encode
 from trio_dagnats.errors import Missing
-from trio_dagnats.transport.patience import soon
+from trio_dagnats.transport.patience import deadline_in
 from trio_dagnats.transport.port import Broker
 from trio_dagnats.transport.rules import no_bucket
 from trio_dagnats.wire.names import (
@@ -29,6 +29,10 @@ ITEMS_PATIENCE = 60.0
 @final
 class StepStore:
     """Checkpoints, notes, entries of durable maps, and outgoing signals.
+
+    No write is conditional: each is one key, the last one wins, and one attempt at a time has the
+    lease of a step's task. Where no other bound is said, a server that has not answered within
+    ``patience.PATIENCE`` seconds is a ``NotStored``.
 
     Args:
         broker: the connected server.
@@ -58,7 +62,7 @@ class StepStore:
         if not self.notes:
             raise no_bucket(BUCKET_CHECKPOINTS)
         key = _checkpoint(task, beside=beside)
-        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=soon())
+        await self._broker.kv_put(BUCKET_CHECKPOINTS, key, data, deadline=deadline_in())
 
     async def load_note(self, task: Task, dispatch: int) -> Note:
         """Read the attempt note as this dispatch may see it; an empty one if there is none."""
@@ -71,17 +75,17 @@ class StepStore:
         """Write the attempt note."""
         if self.notes:
             key = note_key(task.run_id, task.step_id)
-            await self._broker.kv_put(BUCKET_CHECKPOINTS, key, encode(note), deadline=soon())
+            await self._broker.kv_put(BUCKET_CHECKPOINTS, key, encode(note), deadline=deadline_in())
 
     async def drop_note(self, task: Task) -> None:
         """Delete the attempt note after the outcome."""
         if self.notes:
             key = note_key(task.run_id, task.step_id)
-            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=soon())
+            await self._broker.kv_delete(BUCKET_CHECKPOINTS, key, deadline=deadline_in())
 
     async def _read(self, key: str) -> bytes | None:
         try:
-            entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=soon())
+            entry = await self._broker.kv_get(BUCKET_CHECKPOINTS, key, deadline=deadline_in())
         except Missing:  # deleted under us: as if it had never been there
             return None
         return entry.value if entry else None
@@ -95,19 +99,19 @@ class StepStore:
         if not self.notes:
             raise no_bucket(BUCKET_CHECKPOINTS)
         entries = await self._broker.kv_entries(
-            BUCKET_CHECKPOINTS, prefix, deadline=soon(ITEMS_PATIENCE)
+            BUCKET_CHECKPOINTS, prefix, deadline=deadline_in(ITEMS_PATIENCE)
         )
         places = ((entry.key.removeprefix(prefix), entry.value) for entry in entries)
         return {int(place): value for place, value in places if place.isdecimal()}
 
     async def save_item(self, key: str, entry: bytes, *, until: float) -> None:
         """Write an entry of a durable map, not later than ``until`` (trio time)."""
-        deadline = min(soon(), until)
+        deadline = min(deadline_in(), until)
         await self._broker.kv_put(BUCKET_CHECKPOINTS, key, entry, deadline=deadline)
 
     async def clear_items(self, prefix: str) -> None:
         """Take all entries below a prefix out."""
-        await self._broker.kv_clear(BUCKET_CHECKPOINTS, prefix, deadline=soon())
+        await self._broker.kv_clear(BUCKET_CHECKPOINTS, prefix, deadline=deadline_in())
 
     async def send_signal(self, run_id: str, name: str, data: bytes) -> None:
         """Put a signal's value.
@@ -115,7 +119,9 @@ class StepStore:
         Raises:
             Missing: no bucket ``signals``.
         """
-        await self._broker.kv_put(BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=soon())
+        await self._broker.kv_put(
+            BUCKET_SIGNALS, signal_key(run_id, name), data, deadline=deadline_in()
+        )
 
 
 def _checkpoint(task: Task, *, beside: bool) -> str:

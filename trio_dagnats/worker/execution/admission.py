@@ -3,7 +3,15 @@
 While the processor is the limit, everything has to wait somewhere. Before its ``step.started`` a
 task costs nothing and nobody looks at a clock; once it has begun it is in somebody's way: its
 coroutines stand around, its step's time runs. So only so many begin in each of trio's turns; the
-answers and handlers of those before them have their turn first.
+answers and handlers of those before them have their turn first::
+
+    delivery ──> admit ──> a twin runs here: forgotten, the slot is free again
+                   │
+                   └─> Attempt, joined, parsed ──> enter ──> begin at once (so many a turn)
+                                                     └────> in line ──> begin in a later turn
+
+Deliveries arrive in bursts, as the transport reads them from its socket: without the line each of
+them would begin before the first one's handler has had a turn of trio's.
 """
 
 from collections import deque
@@ -12,7 +20,7 @@ from typing import Generic, Protocol, TypeVar, final
 
 import trio
 
-from trio_dagnats.transport.port import Delivery, Posted
+from trio_dagnats.transport.port import Delivery, Pending
 from trio_dagnats.worker.attempts.attempt import Attempt, InFlight, Program
 from trio_dagnats.worker.execution.triage import parse
 from trio_dagnats.worker.intake.consume import Consumer
@@ -27,11 +35,11 @@ class Beginner(Protocol):
 
     Attributes:
         lease_until: trio time.
-        posted: what it waits for; a place in the line is something of that kind.
+        pending: what it waits for; a place in the line is something of that kind.
     """
 
     lease_until: float
-    posted: Posted | None
+    pending: Pending | None
 
 
 T = TypeVar("T", bound=Beginner)
@@ -39,7 +47,7 @@ T = TypeVar("T", bound=Beginner)
 
 @final
 class _Place(Generic[T]):
-    """A place in the line; can be abandoned as a post can (``port.Posted``)."""
+    """A place in the line; can be abandoned as a post can (``port.Pending``)."""
 
     __slots__ = ("deadline", "whose")
 
@@ -53,8 +61,11 @@ class _Place(Generic[T]):
 
 
 @final
-class Entrance(Generic[T]):
+class StartQueue(Generic[T]):
     """Begins attempts, in the order in which they come.
+
+    An attempt in line has its place as ``pending``, so that whoever cancels it abandons that as
+    he would a post. The slots bound the line: each attempt in it has one.
 
     Args:
         begin: begins one; must not wait.
@@ -69,7 +80,7 @@ class Entrance(Generic[T]):
     def enter(self, attempt: T) -> None:
         """Begin an attempt, at once or after others. Bounded by the slots."""
         if not self._left or self._line:
-            attempt.posted = place = _Place(attempt)
+            attempt.pending = place = _Place(attempt)
             self._line.append(place)
             return
         if self._left == PER_TURN:
@@ -93,18 +104,24 @@ class Entrance(Generic[T]):
             attempt = self._line.popleft().whose
             if attempt is not None:
                 self._left -= 1
-                attempt.posted = None
+                attempt.pending = None
                 self._begin(attempt)
 
 
 def admit(
     in_flight: InFlight,
-    entrance: Entrance[Attempt],
+    start_queue: StartQueue[Attempt],
     program: Program,
     consumer: Consumer,
     delivery: Delivery,
 ) -> None:
-    """Make a delivery an attempt, which begins at once or after others; never waits."""
+    """Make a delivery an attempt, which begins at once or after others; never waits.
+
+    Called by ``intake.consume`` with a delivery that has its slot. The message is parsed here and
+    not when it begins: the run has to be known to whoever watches it meanwhile.
+
+    What it raises is logged by the transport, which says nothing about the delivery any more.
+    """
     twin = in_flight.dispatches.get(delivery.stream_sequence)
     if twin is not None and not twin.cancelled:
         # A server that was killed may not remember that it has handed this out. The answer of the
@@ -116,9 +133,9 @@ def admit(
     in_flight.join(attempt)
     try:
         parse(attempt)  # its duties need to know the run, however long it waits
-        entrance.enter(attempt)
+        start_queue.enter(attempt)
     except Exception:
-        if attempt.posted is not None:
-            attempt.posted.abandon()
+        if attempt.pending is not None:
+            attempt.pending.abandon()
         in_flight.leave(attempt)  # else its slot were lost; the transport leaves it to its lease
         raise

@@ -1,4 +1,9 @@
-"""Task messages that are no tasks: kept for inspection, never silently dropped (H4, H6)."""
+"""Task messages that are no tasks: kept for inspection, never silently dropped (H4, H6).
+
+The order is: the log has it, the dead letter is stored, the message is taken out of the queue. A
+worker that dies in between leaves the message in the queue, and the next one stores it again under
+the same id, which names the message's stream sequence.
+"""
 
 import trio
 
@@ -23,6 +28,12 @@ async def keep(attempt: Attempt) -> Input:
 
     The headers are the engine's (contract 6.8), so that its tools list the entry. A message that
     leaves no room for them loses its end; the log has the beginning in any case.
+
+    Without an answer within ``FAREWELL`` seconds the message is handed back for ``KEEP_RETRY``, and
+    the next delivery tries again: it is not TERMed before it is kept. One that names its step goes
+    on all the same, for the step has to be failed; the log alone has such a message then.
+
+    Cancellation: it may or may not be stored; a drain's farewell then hands the message back.
     """
     delivery, shared = attempt.delivery, attempt.shared
     log.error(
@@ -35,7 +46,7 @@ async def keep(attempt: Attempt) -> Input:
     headers = {
         "Dagnats-Dlq-Task": attempt.program.task_type,
         "Dagnats-Dlq-Error": attempt.complaint,
-        "Dagnats-Dlq-Consumer": "TASK_QUEUES",
+        "Dagnats-Dlq-Consumer": attempt.consumer.source.stream,
         "Dagnats-Dlq-Task-Subject": delivery.subject,
         "Dagnats-Dlq-Delivery-Count": str(delivery.deliveries),
     }

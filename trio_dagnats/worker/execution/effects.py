@@ -1,7 +1,35 @@
 """Carrying out what the table of an attempt's life says (``attempt/life.py``).
 
 The table decides, this module acts: each effect is one function, and what became of it is the
-table's next input. The handler itself is run by ``execute``.
+table's next input. The handler itself is run by ``execute``::
+
+    what happened ──> step(state, input) ──> state, effects ──> each effect, in order
+                        ^                                         │
+                        └────────── what became of the last ──────┘
+
+| effect | function | what becomes of it |
+|---|---|---|
+| ``PUBLISH_STARTED`` | ``_publish_started`` | stored, or not: then NAK with ``STARTED_RETRY`` |
+| ``PUBLISH_OUTCOME`` | ``_publish_outcome`` | stored, settled elsewhere, or not: then a NAK |
+| ``KEEP_MESSAGE`` | ``dead_letter.keep`` | kept, or not |
+| ``WRITE_NOTE`` | ``_write_note`` | nothing: without a note a hand-back is a plain redelivery |
+| ``ACK``, ``NAK``, ``TERM``, ``TIDY_UP`` | ``messages`` | nothing: they only queue a frame |
+| ``RUN_HANDLER`` | left to the caller | the handler's outcome |
+
+Who feeds it: ``execute`` (before and after the handler), :func:`declare` (from inside it),
+``farewell`` (after a cancellation). ``fast_path`` takes the ordinary rows without it.
+
+How an outcome is stored, by who waits for it:
+
+| | shield | bound | where |
+|---|---|---|---|
+| after the handler, ordinary | none: no task waits | the post's deadline | ``fast_path`` |
+| after the handler, else | the attempt's own scope | the lease | ``_store_alone`` |
+| inside the handler | a scope around it | the lease | ``_store_shielded`` |
+
+Why is storing shielded at all? An event that was sent may be stored although nobody has waited for
+the answer; the worker would hand back a task that is done. So whoever cancels meanwhile
+(``Attempt.cancel``) does not break the wait off, but leaves it ``FAREWELL`` seconds at most.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,8 +64,11 @@ _AFTER = {
 }
 
 
-async def drive(attempt: Attempt, what: Input) -> bool:
+async def feed(attempt: Attempt, what: Input) -> bool:
     """Feed the table and carry out its effects until it waits; True if the handler shall run now.
+
+    The state is set before the effects, so that a farewell in the middle of them knows how far the
+    attempt has come; but ENDED only after them, or it would take the message for answered.
 
     Cancellation: an outcome that is being stored is finished first, bounded by the lease.
     """
@@ -67,6 +98,11 @@ def surely_in_time(attempt: Attempt) -> bool:
 
 
 async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
+    """Carry out one effect; return what became of it, if the table asks for that.
+
+    A NAK that might be late is not sent; the lease ends by itself. An ACK may be sent to the last
+    moment of the lease: it says that nobody has to work on the task, which stays true.
+    """
     if effect in _HAND_BACKS and not (surely_in_time(attempt) or await renew_lease(attempt)):
         attempt.reason = CancelReason.LEASE_LOST  # nothing is said, and the lease will end
         attempt.delivery.forget()
@@ -79,18 +115,26 @@ async def _carry_out(attempt: Attempt, effect: Effect) -> Input | None:
 
 
 async def resume(attempt: Attempt) -> bool:
-    """Go on with an attempt that has left the express lane: do again what it waited for.
+    """Go on with an attempt that has left the fast path: do again what it waited for.
 
-    What was posted may be stored all the same; ids and conditions keep it from being stored twice.
+    What was posted may be stored all the same; ids and conditions keep it from being stored twice:
+    ``unsure`` makes the outcome conditional from its first send on. The states in which an attempt
+    can come here are those of ``_LAST``; in any other one it has posted nothing.
     True if the handler shall run now.
     """
     attempt.unsure = True
     what = await _PERFORM[_LAST[attempt.state]](attempt)
-    return what is not None and await drive(attempt, what)
+    return what is not None and await feed(attempt, what)
 
 
 async def declare(attempt: Attempt, outcome: Settlement) -> None:
     """Store an outcome while the handler is still running, and answer the task message.
+
+    Called by ``TaskContext.complete`` and its kin. It returns when the outcome is stored and the
+    message answered: what the handler does after it is not part of the step any more. The outcome
+    is claimed before anything is sent: of two siblings, the second is refused at its call.
+
+    Cancellation: before anything is sent; what is being stored is finished first.
 
     Raises:
         OutcomeError: the attempt has an outcome already, or can have none any more.
@@ -124,13 +168,18 @@ async def declare(attempt: Attempt, outcome: Settlement) -> None:
 async def conclude(attempt: Attempt, outcome: Settlement) -> None:
     """Settle the attempt with this outcome, which fits the server (``outcome.bounded``).
 
-    It has ended after it, whatever became of it.
+    It has ended after it, whatever became of it: stored, not stored in time (a NAK), or settled by
+    another delivery. For what cannot, or must not, go the fast path.
     """
     attempt.outcome = outcome
-    await drive(attempt, INPUT_OF[type(outcome)])
+    await feed(attempt, INPUT_OF[type(outcome)])
 
 
 async def _publish_started(attempt: Attempt) -> Input:
+    """Store ``step.started``; its sequence is what the outcome may take for granted.
+
+    Without it the handler does not run here: the engine would know nothing of the attempt.
+    """
     shared = attempt.shared
     event = started_event(attempt)
     try:
@@ -149,6 +198,11 @@ async def _publish_started(attempt: Attempt) -> Input:
 
 
 async def _publish_outcome(attempt: Attempt) -> Input:
+    """Store the outcome, in its span; whatever happens is an input of the table.
+
+    The run is not watched any more once it is stored: our own event may end the run, and that must
+    not cancel the handler's clean-up.
+    """
     assert attempt.outcome is not None
     if attempt.span is None:
         attempt.span = begin_outcome(
@@ -198,6 +252,11 @@ async def _store_shielded(attempt: Attempt) -> Verdict:
 
 
 async def _store_outcome(attempt: Attempt) -> Verdict:
+    """Store the outcome by the rules of ``settle``; one that is too large becomes a failure.
+
+    Signals that a continue consumes are noted first: an iteration that is over must not leave them
+    to the next one. A loop's checkpoint has them already, in the same write as its state.
+    """
     shared, outcome = attempt.shared, attempt.outcome
     assert outcome is not None
     event = outcome_event(attempt, outcome)
@@ -224,6 +283,7 @@ async def _store_outcome(attempt: Attempt) -> Verdict:
 
 
 async def _write_note(attempt: Attempt) -> None:
+    """Write what the attempt leaves to the next delivery; an attempt without a note has nothing."""
     if attempt.own_memory is None:
         return
     try:
@@ -238,4 +298,5 @@ _PERFORM: Mapping[Effect, Callable[[Attempt], Awaitable[Input | None]]] = {
     Effect.PUBLISH_OUTCOME: _publish_outcome,
     Effect.WRITE_NOTE: _write_note,
 }
+# What an attempt was waiting for when it left the fast path, by its state.
 _LAST = {State.STARTING: Effect.PUBLISH_STARTED, State.SETTLING: Effect.PUBLISH_OUTCOME}

@@ -1,4 +1,32 @@
-"""What an attempt's task does: what comes before the handler, and the handler border."""
+"""What an attempt's task does: what comes before the handler, and the handler border.
+
+Called by ``task_pool`` for each attempt, in this order::
+
+    until_handler    RECEIVED: parse, examine, then the table (effects.feed)
+       │             STARTING, SETTLING: effects.resume
+       │             left out if the fast path has come as far as RUNNING
+       v
+    run_handler      program.call, program.outcome, _after_handler
+       │
+       v
+    what is left     nothing on the fast path, where a callback goes on; else the table
+
+The border is one ``except BaseException``, in :func:`run_handler`. What passes it:
+
+| raised by the handler | becomes |
+|---|---|
+| an error of any kind, groups included | a failure or a retry in place, by ``classify`` |
+| a cancellation that is in effect | raised on, so that trio's scopes work; then the farewell |
+| a cancellation that the handler kept and raises later | an error like any other |
+| a Ctrl-C that trio has delivered here | raised on; the worker drains |
+| anything, while its coroutine is being closed | raised on, for nothing may wait any more |
+
+What is raised beside a cancellation, or after the outcome was declared, changes nothing any more
+and is logged.
+
+What is left to wait for is returned and not awaited in there: a Ctrl-C may strike the handler, but
+not the storing of its outcome, and the frame that is open to it must be gone by then.
+"""
 
 import logging
 from collections.abc import Awaitable
@@ -25,7 +53,7 @@ from trio_dagnats.logs import Log
 from trio_dagnats.wire.events import FailureType
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.execution import fast_path
-from trio_dagnats.worker.execution.effects import conclude, drive, resume
+from trio_dagnats.worker.execution.effects import conclude, feed, resume
 from trio_dagnats.worker.execution.triage import examine, parse
 from trio_dagnats.worker.telemetry import STEP_RETRIES, Span, begin_task, count, end_task
 
@@ -33,7 +61,11 @@ log = Log("trio_dagnats.worker")
 
 
 async def until_handler(attempt: Attempt) -> bool:
-    """Do what comes before the handler, from the state in which it stands; True if it shall run."""
+    """Do what comes before the handler, from the state in which it stands; True if it shall run.
+
+    False: the attempt has ended, or was cancelled and needs its farewell. A history that cannot be
+    read is no reason to run a handler that may have run before: the task is handed back.
+    """
     if attempt.state is not State.RECEIVED:
         return await resume(attempt)
     bad = parse(attempt)
@@ -42,7 +74,7 @@ async def until_handler(attempt: Attempt) -> bool:
     except BrokerError:  # the history could not be read: whoever gets the task next will read it
         attempt.cancel(CancelReason.DRAIN)
         return False
-    return await drive(attempt, todo)
+    return await feed(attempt, todo)
 
 
 @trio.lowlevel.disable_ki_protection
@@ -51,6 +83,10 @@ async def run_handler(attempt: Attempt) -> Awaitable[None] | None:
 
     This is the only place where everything that a handler raises is caught: whatever it is, it is
     the failure of this attempt. Only here, and in the handler's own tasks, may trio raise a Ctrl-C.
+
+    The lease is looked at once more before the call: an attempt can stand in line for long, and one
+    whose task another worker may have must not begin. One that is young is made as young as can be:
+    it is watched once its handler has run for ``YOUNG`` seconds.
 
     Cancellation: the handler is cancelled; :func:`.farewell.farewell` has to follow.
     """
@@ -86,6 +122,7 @@ async def run_handler(attempt: Attempt) -> Awaitable[None] | None:
 def runs_elsewhere(task: trio.lowlevel.Task | None) -> bool:
     """Say whether it is not this task that runs: then whoever calls closes its coroutine.
 
+    The garbage collector may, when a trio run has ended under it.
     A coroutine that is being closed must not wait for anything any more.
     """
     return not trio.lowlevel.in_trio_task() or trio.lowlevel.current_task() is not task
@@ -115,7 +152,12 @@ def _let_pass(attempt: Attempt, error: BaseException) -> None:
 def _after_handler(
     attempt: Attempt, outcome: Outcome, error: BaseException | None
 ) -> Awaitable[None] | None:
-    """Bring an outcome on its way; return what there is to wait for, which is mostly nothing."""
+    """Bring an outcome on its way; return what there is to wait for, which is mostly nothing.
+
+    In order, the first that fits: it was cancelled (the farewell decides); an outcome was declared
+    by a call; a retry in place; the fast path; the table. An output that can never fit the engine's
+    snapshot has become a failure before it is sent (``bounded``).
+    """
     attempt.returned = True
     if attempt.cancelled:
         if error is not None:
@@ -138,12 +180,20 @@ def _after_handler(
 
 
 async def _finish_once_started(attempt: Attempt, outcome: Settlement) -> None:
+    """Keep the order of the events: no outcome before its own ``step.started`` is stored.
+
+    If that was refused the attempt is cancelled (``NOT_STARTED``), and its farewell hands back.
+    """
     if await fast_path.confirmed(attempt) and not fast_path.finish(attempt, outcome):
         await conclude(attempt, outcome)
 
 
 async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
-    """Hand the task back with a delay, a bounded number of times, so that no run can wedge."""
+    """Hand the task back with a delay, a bounded number of times, so that no run can wedge.
+
+    The note counts them. Without one (no bucket, or no answer) the count of deliveries stands in:
+    it is too high at times, which costs retries and wedges nothing.
+    """
     memory, times = attempt.memory, attempt.delivery.deliveries - 1
     try:
         await memory.read()
@@ -157,11 +207,14 @@ async def _retry_in_place(attempt: Attempt, wanted: RetryInPlace) -> None:
     fast_path.drop_start(attempt)
     memory.let_go(retry=True)
     attempt.nak_delay = in_place_delay(times + 1, wanted.delay, random())  # noqa: S311 - jitter
-    await drive(attempt, Input.RETRY_IN_PLACE)
+    await feed(attempt, Input.RETRY_IN_PLACE)
 
 
 def _log_error(attempt: Attempt, error: BaseException, what: str) -> None:
-    """Log a handler's error once; the traceback is shown for what was not raised on purpose."""
+    """Log a handler's error once; the traceback is shown for what was not raised on purpose.
+
+    Raised on purpose is what handlers raise of our own (``HandlerError``): a warning with its text.
+    """
     told = issubclass(type(error), HandlerError)
     log.log(
         logging.WARNING if told else logging.ERROR,

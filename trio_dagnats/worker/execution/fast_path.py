@@ -1,4 +1,4 @@
-"""The express lane: an attempt has a trio task only while its handler runs.
+"""The fast path: an attempt has a trio task only while its handler runs.
 
 ::
 
@@ -9,9 +9,44 @@ With ``pipeline_started`` the handler begins as its event is sent; its outcome w
 
 Nearly every attempt goes this way, and a task that is parked on an acknowledgement would cost more
 than the message (its coroutines have to be woken, and the garbage collector looks at them).
-Whatever is not ordinary leaves the lane: a redelivery, a refusal, silence, a cancellation. The
+Whatever is not ordinary leaves the path: a redelivery, a refusal, silence, a cancellation. The
 attempt then gets a task, and ``execute`` goes on from the state in which it stands, as if there
-were no express lane.
+were no fast path.
+
+Where an ordinary attempt stands, and what brings it on:
+
+| | ``state`` | ``pending`` | task | next |
+|---|---|---|---|---|
+| stands in line (``admission``) | RECEIVED | its place | - | ``begin`` |
+| its run is looked at (old tasks) | RECEIVED | the look | - | ``_looked`` |
+| ``step.started`` is under way | STARTING | the post | - | ``_started`` |
+| its handler runs | RUNNING | - | the pool's | ``finish`` |
+| the same, pipelined | RUNNING | - (the post is in ``starting``) | the pool's | ``_started_late`` |
+| its outcome is under way | SETTLING | the post | - | ``_settled`` |
+| the same, declared by a call | SETTLING | the post | the handler's, as ``waiter`` | ``_settled`` |
+| its message is answered | ENDED | - | - | ``InFlight.leave`` |
+
+So ``pending`` says that a callback will go on with the attempt: the pool and the farewell leave
+such a one alone.
+
+What leaves the path, and who goes on:
+
+| what | where it leaves | goes on in |
+|---|---|---|
+| a redelivery, no task, a run that is over | ``begin``, ``_looked`` | ``triage`` |
+| the queue is full, or the event is too large | ``_start``, ``finish`` | ``execute`` |
+| ``step.started`` was refused, or is unanswered | ``_started`` | ``effects.resume`` |
+| the same, pipelined | ``_started_late`` | ``farewell`` (``NOT_STARTED``) |
+| an outcome that has to be conditional from the first send | ``finish`` | ``effects.conclude`` |
+| an outcome that was refused, is unanswered, or a duplicate | ``_settled`` | ``effects.resume`` |
+| a cancellation before the handler | ``Attempt.cancel`` | ``farewell`` |
+| a cancellation of the handler | the pool's task | ``farewell`` |
+
+Both ways share the table of an attempt's life: its ordinary rows are looked up below, once, and the
+states that they set are what :func:`.effects.resume` goes on from. The difference is who waits: a
+callback of the transport here, a task there.
+
+All callbacks run in trio's thread, one at a time, and none of them may wait.
 """
 
 from functools import partial
@@ -55,13 +90,17 @@ def begin(attempt: Attempt) -> None:
         attempt.in_flight.spawn(attempt)
     elif asks_for_status(attempt):
         facts, tell = attempt.shared.facts, partial(_looked, attempt)
-        attempt.posted = facts.look(attempt.run_id, tell, attempt.lease_until)
+        attempt.pending = facts.look(attempt.run_id, tell, attempt.lease_until)
     else:
         _start(attempt)
 
 
 def _looked(attempt: Attempt, run: RunFacts) -> None:
-    attempt.posted = None
+    """Take what a look at the run has found; a run that is over is read again in a task.
+
+    An unknown run, of a server that is silent, too, is no reason not to begin.
+    """
+    attempt.pending = None
     if is_over(attempt, run):
         attempt.in_flight.spawn(attempt)
     else:
@@ -69,30 +108,39 @@ def _looked(attempt: Attempt, run: RunFacts) -> None:
 
 
 def _start(attempt: Attempt) -> None:
+    """Post ``step.started``; pipelined, let the handler begin at once."""
     if not _post_started(attempt):
         attempt.in_flight.spawn(attempt)
     elif attempt.shared.pipelined:
-        attempt.starting, attempt.posted = attempt.posted, None
+        attempt.starting, attempt.pending = attempt.pending, None
         attempt.state = _RUNNING
         attempt.in_flight.spawn(attempt)
 
 
 def _post_started(attempt: Attempt) -> bool:
+    """Post ``step.started``, until the lease ends; False if it cannot be queued now."""
     event = started_event(attempt)
-    attempt.posted = attempt.shared.broker.post(
+    attempt.pending = attempt.shared.broker.post(
         event, deadline=attempt.lease_until, done=partial(_started, attempt)
     )
-    if attempt.posted is None:
+    if attempt.pending is None:
         return False
     attempt.state = _STARTING
     return True
 
 
 def _started(attempt: Attempt, result: Stored | BrokerError) -> None:
+    """Take the answer to ``step.started``, and give the attempt a task.
+
+    A duplicate counts as stored here, unlike an outcome: an event of that id is there, and its
+    sequence is what a condition of the outcome begins with. If it is an older one, the condition
+    begins too early, which costs a look at the history. After a refusal the state stays STARTING,
+    and the task sends the event again.
+    """
     if attempt.starting is not None:
         _started_late(attempt, result)
         return
-    attempt.posted = None
+    attempt.pending = None
     if isinstance(result, Stored):
         attempt.known_sequence = result.sequence
         attempt.state = _RUNNING
@@ -134,6 +182,7 @@ def drop_start(attempt: Attempt) -> None:
 
 
 def _wake(attempt: Attempt) -> None:
+    """Let the handler's task go on; taken out first, for none may be woken twice."""
     if attempt.waiter is not None:
         waiter, attempt.waiter = attempt.waiter, None
         trio.lowlevel.reschedule(waiter)
@@ -142,7 +191,15 @@ def _wake(attempt: Attempt) -> None:
 def finish(attempt: Attempt, outcome: Settlement) -> bool:
     """Post an outcome if nothing about it needs a closer look; False: conclude it as usual.
 
-    A first send may go plain when its lease outlives a dead connection.
+    A first send may go plain when its lease outlives a dead connection: by the time another worker
+    may speak, nothing of ours can arrive any more (design 8.6). Sends after the first one carry the
+    condition that the history is as we know it, ``resend_expect``.
+
+    False as well for a redelivery (its history must be read), for a queue that is full, and for a
+    continue whose signals are not noted as consumed: the note has to be written before the event.
+
+    The outcome's span is begun here and ended when it is stored; if the attempt leaves the path in
+    between it goes along.
     """
     shared, memory = attempt.shared, attempt.own_memory
     if (
@@ -164,7 +221,7 @@ def finish(attempt: Attempt, outcome: Settlement) -> bool:
     if posted is None:
         return False
     attempt.outcome = outcome
-    attempt.posted = attempt.settling = posted
+    attempt.pending = attempt.settling = posted
     if attempt.reason is not None:
         attempt.hasten()
     attempt.state = _SETTLING[type(outcome)]
@@ -183,11 +240,18 @@ async def settled(attempt: Attempt) -> bool:
 
 
 def _not_now(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    """Refuse a cancellation: the callback will come, at the latest by the post's deadline."""
     return trio.lowlevel.Abort.FAILED
 
 
 def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
-    attempt.posted = attempt.settling = None
+    """Take the answer to an outcome: acknowledge the message, or have a task look into it.
+
+    A duplicate as the answer to a first send is no success: the id may be one under which somebody
+    else has stored an event, and nothing of ours (:func:`.settle.is_ours`). The task gets a scope
+    that ends with the lease, for the handler's own is another attempt's by now.
+    """
+    attempt.pending = attempt.settling = None
     stored = isinstance(result, Stored) and is_ours(result)
     if stored:
         _acknowledge(attempt)
@@ -201,6 +265,7 @@ def _settled(attempt: Attempt, result: Stored | BrokerError) -> None:
 
 
 def _acknowledge(attempt: Attempt) -> None:
+    """Do what the table says once an outcome is stored: ACK first, then tidy up."""
     attempt.verdict = Verdict.STORED
     attempt.state = _SETTLED
     if attempt.span is not None:

@@ -10,6 +10,37 @@ Attempts that are ready stand in a line, in their order. A task takes one after 
 their handlers do not wait. Nobody knows that before, so it first calls another task, which comes in
 trio's next turn: if it finds that a handler waits, it calls one task for each attempt in the line,
 and each new attempt gets one at once, until a handler ends before another task has come.
+
+The pool takes handlers for one of two kinds, until it learns better::
+
+    "they end at once" ── a task comes, and another one's handler has not ended ──> "they wait"
+           ^                                                                            │
+           └──── the newest handler ends before another task has come ──────────────────┘
+
+| | they end at once | they wait |
+|---|---|---|
+| an attempt comes, no task is called | one task is called | one task is called |
+| an attempt comes, one is called | it stands in line | one more is called |
+| a task comes | one is called, if any are behind the first | one for each that is behind |
+
+The life of a task::
+
+    called ──> comes, takes the first in line ──> one attempt ── not ordinary ──> ends with it
+      ^                  ^                             │
+      │                  └── takes the next ───────────┤ ordinary
+      │                                                v
+      └── parked, without a context <── the line is empty, or the context was changed
+
+| a task ends with its attempt | because |
+|---|---|
+| that was cancelled, or its scope has a shield | the next one would inherit it |
+| its scope has a deadline, as of all that are no longer young | the same |
+| its handler has left a cancel scope open | the next one would run in that |
+| it has neither posted its outcome nor ended | it needs its farewell now |
+| enough tasks are parked already | it is one too many |
+
+An attempt that has a scope before it has a task (it was cancelled or bounded while it stood in a
+line, or it comes back from the fast path) gets a task of its own, entered with that scope.
 """
 
 from collections import deque
@@ -43,8 +74,12 @@ _EMPTY = Context()
 
 
 @final
-class Runners:
+class TaskPool:
     """Gives attempts a task.
+
+    Made by ``service`` for one run of the worker; :meth:`run` is what ``InFlight.spawn`` is then.
+    The other methods are for its own tasks. All state is changed between two waits of trio's, so
+    no lock is needed.
 
     Args:
         nursery: where the tasks live; cancel it when no attempt is left.
@@ -59,14 +94,18 @@ class Runners:
         self._most = most
         self.interrupt = interrupt
         self._context = copy_context()
-        self._idle: list[_Runner] = []
+        self._idle: list[_PooledTask] = []
         self._line: deque[Attempt] = deque()
         self._called = 0  # never 0 while attempts stand in line and no task is at work on it
         self._begun: Attempt | None = None  # the newest whose handler has not ended
         self._waits = False
 
     def run(self, attempt: Attempt) -> None:
-        """Go on with an attempt in a task, from the state in which it stands."""
+        """Go on with an attempt in a task, from the state in which it stands.
+
+        Called by callbacks of the transport and by whoever cancels, so it never waits. An attempt
+        that has a scope already was cancelled or bounded: it gets a task of its own for that.
+        """
         if attempt.own_scope is not None:
             self._start(attempt)
             return
@@ -75,7 +114,11 @@ class Runners:
             self._call()
 
     def come(self) -> Attempt | None:
-        """Take the first in line, for a task that was called; None if others were quicker."""
+        """Take the first in line, for a task that was called; None if others were quicker.
+
+        This is where the pool learns whether handlers wait: while a handler that does not wait
+        runs, no other task can come.
+        """
         self._called -= 1
         if self._begun is not None:  # and it is another task's
             self._waits, self._begun = True, None
@@ -95,7 +138,7 @@ class Runners:
         return None
 
     def begun(self, attempt: Attempt) -> None:
-        """Be told that the handler of an attempt begins."""
+        """Be told that the handler of an attempt begins; the newest one is all that counts."""
         self._begun = attempt
 
     def ended(self, attempt: Attempt) -> None:
@@ -103,14 +146,17 @@ class Runners:
         if self._begun is attempt:
             self._waits, self._begun = False, None
 
-    def keep(self, runner: "_Runner") -> bool:
-        """Keep a task for the next attempts; False if there are enough of them."""
+    def keep(self, runner: "_PooledTask") -> bool:
+        """Keep a task for the next attempts; False if there are enough of them.
+
+        As many as there are slots, so that a full worker finds a parked task for each.
+        """
         if len(self._idle) >= self._most:
             return False
         self._idle.append(runner)
         return True
 
-    def remove(self, runner: "_Runner") -> None:
+    def remove(self, runner: "_PooledTask") -> None:
         """Take a task out that ends without another attempt."""
         self._idle.remove(runner)
 
@@ -123,19 +169,23 @@ class Runners:
 
     def _start(self, attempt: Attempt | None) -> None:
         name = attempt.program.task_type if attempt is not None else None
-        start = partial(self._nursery.start_soon, _Runner(self, attempt).run, name=name)
+        start = partial(self._nursery.start_soon, _PooledTask(self, attempt).run, name=name)
         self._context.copy().run(start)
 
 
 @final
-class _Runner:
-    """One task. ``_attempt`` is None while it has none."""
+class _PooledTask:
+    """One task. ``_attempt`` is None while it has none.
+
+    Its scope is that of its attempts, one after the other: it is the attempt's ``own_scope`` from
+    ``_begin`` to ``_leave``, so whoever cancels an attempt cancels this scope and no other.
+    """
 
     __slots__ = ("_attempt", "_misnested", "_pool", "_task")
 
     _task: trio.lowlevel.Task
 
-    def __init__(self, pool: Runners, attempt: Attempt | None) -> None:
+    def __init__(self, pool: TaskPool, attempt: Attempt | None) -> None:
         self._pool = pool
         self._attempt = attempt
         self._misnested = False
@@ -143,6 +193,11 @@ class _Runner:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Work until an attempt ends in another than the ordinary way.
+
+        What leaves the scope is a cancellation from outside the worker, a Ctrl-C that struck here,
+        or a fault of the worker's own. A handler's errors never come so far (``run_handler``).
+        However it ends, an attempt that is still here gets its farewell and leaves, else its slot
+        were lost; unless this coroutine is being closed, and must not wait any more.
 
         Cancellation (from outside the worker): the handler is cancelled and the task handed back,
         within ``FAREWELL`` seconds.
@@ -176,11 +231,16 @@ class _Runner:
             error.add_note(f"in {attempt.label} of {attempt.program.task_type!r}")
 
     def wake(self, context: Context) -> None:
-        """Let the task come for the line."""
+        """Let the task come for the line, with the context in which its attempts shall run."""
         self._task.context = context
         trio.lowlevel.reschedule(self._task)
 
     async def _work(self, scope: trio.CancelScope) -> None:
+        """Take one attempt after the other; returns when the task has to end.
+
+        ``status`` and ``found`` are what the task was like before the first attempt. They are
+        compared after each one, because nobody can ask a handler whether it has tidied up.
+        """
         status, found, pool = _status(self._task), _variables(), self._pool
         attempt = self._attempt or pool.come()
         while True:
@@ -206,6 +266,7 @@ class _Runner:
             attempt = pool.come()
 
     def _begin(self, attempt: Attempt, scope: trio.CancelScope) -> None:
+        """Give the task to an attempt; its name is what trio's own tools show."""
         self._attempt = attempt
         self._task.name = attempt.program.task_type
         attempt.own_scope, attempt.main_task = scope, self._task
@@ -215,7 +276,7 @@ class _Runner:
         self._misnested = _status(self._task) is not status
         if (
             self._misnested
-            or not (attempt.posted is not None or attempt.ended)
+            or not (attempt.pending is not None or attempt.ended)
             or attempt.reason is not None
             or scope.deadline != FOREVER
             or scope.shield
@@ -223,11 +284,12 @@ class _Runner:
             return False
         self._attempt = None
         attempt.own_scope = attempt.main_task = None  # they are another attempt's from now on
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
         return True
 
     def _end(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        """Be cancelled while parked: the worker has ended, and there is no attempt to see to."""
         self._pool.remove(self)
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -251,7 +313,7 @@ async def _end(attempt: Attempt) -> None:
     try:
         await farewell(attempt)
     finally:
-        if attempt.posted is None:  # else the acknowledgement ends it (``fast_path``)
+        if attempt.pending is None:  # else the acknowledgement ends it (``fast_path``)
             attempt.in_flight.leave(attempt)
 
 

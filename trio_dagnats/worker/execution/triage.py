@@ -1,7 +1,26 @@
 """The first look at a delivery: is it a task, and is there anything left to do for it?
 
 A first delivery that is young costs no request at all. A redelivery reads what happened before:
-the history of its dispatch, the run's status, the attempt note, a loop's checkpoint.
+the history of its dispatch, the run's status, the attempt note, a loop's checkpoint. In this order,
+the first that holds decides:
+
+| what is found | read | the table's input | what follows |
+|---|---|---|---|
+| no task, no run or step in it | - | ``NOT_A_TASK`` | kept, TERM |
+| no task, but both | - | ``NOT_A_TASK_WITH_IDS`` | kept, ``step.failed``, ACK |
+| older than 1 s or redelivered, and its run is over | the run | ``RUN_CANCELLED_BEFORE`` | ACK |
+| (a first delivery ends here) | - | ``READY`` | it begins |
+| its outcome is there, or the engine timed it out | the history | ``ALREADY_SETTLED`` | ACK |
+| a loop's state of this dispatch is stored | the checkpoint | ``CONTINUE_MISSING`` | its event |
+| started too often, and got no further | history, note | ``KILLED_TOO_OFTEN`` | ``step.failed`` |
+| nothing of all that | - | ``READY`` | it begins |
+
+Called by ``execute.until_handler``, in the attempt's task; :func:`parse` by ``admission`` too, and
+:func:`asks_for_status` and :func:`is_over` by ``fast_path``, which may not wait.
+
+What cannot be read: an unknown run counts as alive, for skipping a task of a run that lives would
+hang that for good. The history is another matter: without it a handler could run again whose
+outcome is there already, so the error is raised, and the task handed back.
 """
 
 import trio
@@ -30,7 +49,11 @@ TERMINAL = frozenset({CANCELLED, "completed", "failed", "compensated", "compensa
 
 
 def parse(attempt: Attempt) -> Input | None:
-    """Parse the message, once if it is a task; the table's input if it is none, else None."""
+    """Parse the message, once if it is a task; the table's input if it is none, else None.
+
+    A message that is no task but names its run and step gets a stand-in for one, so that the step
+    can be failed: nobody would ever answer for it otherwise (contract H4).
+    """
     if attempt.task is not NO_TASK and not attempt.complaint:
         return None
     try:
@@ -50,7 +73,11 @@ def parse(attempt: Attempt) -> Input | None:
 
 
 async def examine(attempt: Attempt) -> Input:
-    """Say what is left to do for a task."""
+    """Say what is left to do for a task.
+
+    Raises:
+        BrokerError: the history, the note or the checkpoint could not be read.
+    """
     redelivered = attempt.delivery.deliveries > 1
     if (redelivered or asks_for_status(attempt)) and await _run_is_over(attempt):
         return Input.RUN_CANCELLED_BEFORE
@@ -60,7 +87,11 @@ async def examine(attempt: Attempt) -> Input:
 
 
 def asks_for_status(attempt: Attempt) -> bool:
-    """Say whether a task has waited so long that its run may be over, and that can be read."""
+    """Say whether a task has waited so long that its run may be over, and that can be read.
+
+    By the server's time of storing and this machine's clock: a clock that is wrong costs a read for
+    each task, or leaves the discovery to the run watch.
+    """
     shared = attempt.shared
     age_ns = shared.broker.time_ns() - attempt.delivery.published_ns
     return age_ns > YOUNG_NS and not shared.facts.keeps_no_runs(attempt.delivery.received_at)
@@ -75,7 +106,12 @@ async def _run_is_over(attempt: Attempt) -> bool:
 
 
 def is_over(attempt: Attempt, run: RunFacts) -> bool:
-    """Say whether a run has no use for this task any more."""
+    """Say whether a run has no use for this task any more.
+
+    Any task of a cancelled run; of a run that has ended otherwise only a loop's later iteration,
+    which the engine dispatches for a continue even then. What else such a run has in the queue is
+    given to its handler.
+    """
     return run.status == CANCELLED or bool(attempt.task.iteration and run.status in TERMINAL)
 
 
@@ -96,6 +132,10 @@ async def _count_skipped(attempt: Attempt) -> None:
 
 
 async def _after_redelivery(attempt: Attempt) -> Input:
+    """Read what the deliveries before this one have done.
+
+    What the history has last is what the outcome's condition begins with (``known_sequence``).
+    """
     past = await _read_history(attempt)
     attempt.known_sequence = past.last_sequence
     if past.settled or past.timed_out:
@@ -113,6 +153,7 @@ async def _after_redelivery(attempt: Attempt) -> Input:
 
 
 async def _read_history(attempt: Attempt) -> Past:
+    """Read the run's history from the task's time of storing on; what is older is not about it."""
     try:
         records = await attempt.shared.broker.records(
             WORKFLOW_HISTORY,
@@ -126,7 +167,11 @@ async def _read_history(attempt: Attempt) -> Past:
 
 
 async def _own_state_is_stored(attempt: Attempt) -> bool:
-    """Say whether this dispatch's state was committed before its worker ended (design 8.9)."""
+    """Say whether this dispatch's state was committed before its worker ended (design 8.9).
+
+    Then the handler must not run again: only its continue is missing, and the outcome is set here.
+    The number is that of the iteration that wrote the state, one before the stored one.
+    """
     stored = read_state(await attempt.shared.store.load_checkpoint(attempt.task))
     if stored is None or stored.dispatch != attempt.dispatch:
         return False

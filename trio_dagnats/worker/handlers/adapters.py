@@ -1,5 +1,14 @@
 """From the user's function to what the worker calls: raw, typed or agent loop, async or sync.
 
+| registered by | the function gets | its value becomes | read and written by |
+|---|---|---|---|
+| ``handle`` | ``ctx``, raw bytes in ``ctx.input`` | completed | any JSON |
+| ``handle_typed`` | ``ctx``, the input | completed | its annotations |
+| ``agent_loop`` | ``ctx``, the state | continued (``Continue``) or completed | its annotations |
+
+All that can be wrong with a function is found when it is registered; what is wrong with a task's
+input when it is called, and that is a failure for good.
+
 While a handler runs, no coroutine of ours stands around it that is not needed: the garbage
 collector looks at each of them.
 
@@ -120,7 +129,10 @@ def agent_loop(function: Callable[..., object]) -> Adapted:
 
 
 def _runner(function: Callable[..., object]) -> tuple[Run, bool]:
-    """Return what runs a function (``run(attempt, ctx, value)``), and whether in a thread."""
+    """Return what runs a function (``run(attempt, ctx, value)``), and whether in a thread.
+
+    An async function is called and not awaited in here: its coroutine is what the worker awaits.
+    """
     if not signatures.is_async(function):
         return partial(_in_thread, function), True
     run: Run = function  # type: ignore[assignment]  # is_async has just established it
@@ -167,6 +179,11 @@ def _output_type(function: Callable[..., object], state_type: object) -> object:
 
 
 def _completed(value: object) -> Outcome:
+    """Complete with a value without annotation.
+
+    Raises:
+        Fatal: it is no JSON, or a ``Continue``, which only a loop knows.
+    """
     if isinstance(value, Continue):
         raise Fatal("only an agent_loop handler may return Continue; register it as one")
     try:
@@ -176,6 +193,7 @@ def _completed(value: object) -> Outcome:
 
 
 def _written(writes: TypeAdapter[object], value: object) -> Outcome:
+    """Complete with a value as its annotation says; None is no output, whatever it says."""
     return Completed(b"" if value is None else typed_json.write(writes, value, "output"))
 
 

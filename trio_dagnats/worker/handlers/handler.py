@@ -10,7 +10,10 @@ from trio_dagnats.worker.intake.served import Served
 
 @final
 class Handler(NamedTuple):
-    """A registered handler: what it serves, and what runs for each task."""
+    """A registered handler: what it serves, and what runs for each task.
+
+    A pair, because what pulls tasks must not know what runs for them (``intake``).
+    """
 
     served: Served
     program: Program
@@ -18,7 +21,10 @@ class Handler(NamedTuple):
 
 @final
 class Registry:
-    """The handlers of one worker, in the order of their registration."""
+    """The handlers of one worker, in the order of their registration.
+
+    Written before the worker runs, read after that: ``Worker`` refuses to add to it meanwhile.
+    """
 
     def __init__(self) -> None:
         self._handlers: dict[tuple[str, str], Handler] = {}

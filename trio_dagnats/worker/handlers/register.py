@@ -1,4 +1,8 @@
-"""Registering a handler, as a call or as a decorator."""
+"""Registering a handler, as a call or as a decorator.
+
+The three ways to register differ in their ``adapt`` alone (``adapters``), so what is checked and
+kept is written once, here.
+"""
 
 from collections.abc import Callable
 from typing import TypedDict, TypeVar
@@ -36,6 +40,8 @@ def register(
     registry: Registry, adapt: Adapt, task_type: str, handler: F | None, options: HandleOptions
 ) -> F | Callable[[F], F]:
     """Add a handler, or return the decorator that does.
+
+    The function comes back as it was given: it can still be called, and registered again elsewhere.
 
     Raises:
         UsageError: a name, value or signature that cannot be served, or a second handler.

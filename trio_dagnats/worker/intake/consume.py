@@ -1,4 +1,16 @@
-"""One pull loop per consumer: asks for what can run now, starts an attempt per delivery."""
+"""One pull loop per consumer: asks for what can run now, starts an attempt per delivery.
+
+::
+
+    run: promise (waits for slots) ──> pull ──> promise ──> ...
+                                        │
+    the transport calls:                ├─ delivered: a slot, or back it goes
+                                        └─ returned: the pull's time is over, or it was refused
+
+The loop does not wait for what it has asked for: that comes by callbacks, and the next ``promise``
+is what holds it up. A lost connection is the transport's business (it asks again for the credits
+that are left), a consumer that is gone is ours: it is made again after a pause.
+"""
 
 from collections.abc import Callable
 from typing import final
@@ -8,20 +20,19 @@ import trio
 from trio_dagnats.attempt.lease import fresh_within, lease_end
 from trio_dagnats.errors import BrokerError
 from trio_dagnats.logs import Log
-from trio_dagnats.transport.port import Broker, ConsumerState, Delivery, PullEnd
-from trio_dagnats.wire.names import TASK_QUEUES
+from trio_dagnats.transport.port import ConsumerState, Delivery, PullEnd
 from trio_dagnats.wire.text import NS
-from trio_dagnats.worker.intake import durables
-from trio_dagnats.worker.intake.served import Served
-from trio_dagnats.worker.intake.slots import Share, Slots
+from trio_dagnats.worker.intake.slots import Quota, Slots
+from trio_dagnats.worker.intake.source import Source, find
 
 log = Log("trio_dagnats.worker")
 
 EXPIRES = 30.0
 """Seconds of a pull that holds nothing back from others (nats.go takes the same)."""
-EXPIRES_OF_TURN = 0.2
+EXPIRES_FOR_BACKLOG = 0.2
 """Seconds of a pull for what is there: what another worker took meanwhile keeps a slot so long."""
 PAUSES_AFTER_REFUSAL = (0.25, 1.0, 2.0, 5.0)
+"""Seconds before the next pull after the first, second ... refusal in a row; the last one stays."""
 
 StartAttempt = Callable[["Consumer", Delivery], None]
 """Starts the attempt of a delivery; called by the transport, must not wait."""
@@ -29,35 +40,34 @@ StartAttempt = Callable[["Consumer", Delivery], None]
 
 @final
 class Consumer:
-    """The intake of one durable: the sink of its deliveries and the loop that asks for them.
+    """One consumer of a handler: the sink of its deliveries and the loop that asks for them.
 
     Args:
-        broker: the connected server.
-        served: the task type.
-        state: the durable as the server has it.
+        source: where the tasks come from.
+        state: the consumer as the server has it.
         slots: the worker's ledger.
+        quota: that of the handler; its other consumers have the same.
         start: starts an attempt.
 
     Attributes:
+        source: where the tasks come from.
         share: its part of the slots.
-        ack_wait: seconds of the lease on a task, as the durable has it.
+        ack_wait: seconds of the lease on a task, as the server has it.
         lease: seconds of it for which this worker may speak.
     """
 
     def __init__(
         self,
-        broker: Broker,
-        served: Served,
+        source: Source,
         state: ConsumerState,
         slots: Slots,
+        quota: Quota,
         start: StartAttempt,
     ) -> None:
-        self.served = served
+        self.source = source
         self._know(state)
-        self.share: Share = slots.share(served.concurrency)
+        self.share = slots.share(quota)
         self.share.backlog = state.pending
-        self._broker = broker
-        self._durable = state.durable or state.name
         self._slots = slots
         self._start = start
         self._refusals = 0
@@ -65,13 +75,18 @@ class Consumer:
     def delivered(self, delivery: Delivery) -> None:
         """Start an attempt; without a slot for it the message goes straight back.
 
+        Called by the transport for each message, from its own task: must not wait. The lease counts
+        from ``sent_after`` and not from the arrival, for the server counts from its sending.
+
         A message whose lease may be over when it arrives was held up on its way. Another worker
         has it by now, or gets it soon: nothing is said about it.
         """
         self._refusals = 0
         has_slot = self._slots.arrived(self.share)
         if delivery.received_at - delivery.sent_after >= self.lease:
-            log.warning("a task of %s came too late: left to its lease", self.served.task_type)
+            log.warning(
+                "a task of %s came too late: left to its lease", self.source.served.task_type
+            )
             delivery.forget()
             if has_slot:
                 self._slots.ended(self.share)
@@ -85,7 +100,11 @@ class Consumer:
         self.lease = lease_end(0.0, self.ack_wait)
 
     def returned(self, count: int, why: PullEnd) -> None:
-        """Give promises back; the loop pauses if the server refused."""
+        """Give promises back; the loop pauses if the server refused.
+
+        Called by the transport. That a pull has expired is no refusal, and the ordinary end of one
+        on an empty queue. The loop is woken by the promises, finds the refusal and pauses then.
+        """
         if why is not PullEnd.EXPIRED:
             self._refusals += 1
         self._slots.returned(self.share, count)
@@ -93,7 +112,7 @@ class Consumer:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pull until cancelled; what is on its way then is handed back (design 8.8)."""
         fresh = fresh_within(self.ack_wait)
-        async with self._broker.intake(TASK_QUEUES, self._durable, self, fresh=fresh) as intake:
+        async with self.source.intake(self, fresh=fresh) as intake:
             self.share.left_behind = intake.left_behind
             task_status.started()
             while True:
@@ -101,19 +120,24 @@ class Consumer:
                 if self._refusals:
                     await self._after_refusal(batch)
                     continue
-                in_turn = self.share.in_turn
-                intake.pull(batch, EXPIRES_OF_TURN if in_turn else EXPIRES, once=in_turn)
+                for_backlog = self.share.for_backlog
+                intake.pull(
+                    batch, EXPIRES_FOR_BACKLOG if for_backlog else EXPIRES, once=for_backlog
+                )
 
     async def _after_refusal(self, batch: int) -> None:
-        """Wait a little, then make sure that the consumer exists."""
+        """Wait a little, then make sure that the consumer exists.
+
+        Its promises go back first, so that other consumers can have the slots meanwhile. The lease
+        is read anew: whoever has made the durable again may have made it with another ``ack_wait``.
+        """
         refusals, self._refusals = self._refusals, 0
         self._slots.returned(self.share, batch)
         await trio.sleep(PAUSES_AFTER_REFUSAL[min(refusals, len(PAUSES_AFTER_REFUSAL)) - 1])
         try:
-            found = await durables.all_found(self._broker)
-            state = await durables.ensure(self._broker, self.served, found)
+            state = await self.source.ensure(await find([self.source]))
         except BrokerError as error:
             self._refusals = refusals + 1
-            log.warning("consumer %s: %s", self._durable, error)
+            log.warning("consumer %s: %s", self.source.consumer, error)
         else:
             self._know(state)

@@ -18,7 +18,7 @@ PACE_SPAN = 0.05
 """Seconds, at least, over which the pace is taken."""
 
 
-def turn(capacity: int, busy: int, pace: float) -> int:
+def pull_size(capacity: int, busy: int, pace: float) -> int:
     """Return how many messages one of ``busy`` consumers may ask for at a time.
 
     An equal part of the slots, and more if all of them have their turn within a round even so.

@@ -8,7 +8,9 @@ from trio_dagnats.errors import UsageError
 from trio_dagnats.wire.names import check_group, check_task_type
 
 MIN_ACK_WAIT = 1.0
+"""Seconds; such a lease is renewed every third of a second."""
 MAX_ACK_WAIT = 86_400.0
+"""Seconds, a day: so long nobody gets a task whose worker has died."""
 MAX_CONCURRENCY = 100_000
 """The ``max_ack_pending`` of our durables: more could not be delivered."""
 
@@ -17,6 +19,9 @@ MAX_CONCURRENCY = 100_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """A served task type, as far as pulling its tasks is concerned.
+
+    The half of a handler that the intake, the durables and the directory need; what runs is the
+    other half, ``attempts.Program``. Made once by ``handlers.register``, never changed.
 
     Attributes:
         task_type: the task name of workflow steps.

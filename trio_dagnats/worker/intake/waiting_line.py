@@ -1,4 +1,8 @@
-"""A line in which tasks wait for a number that somebody gives them. Plain trio parking, no I/O."""
+"""A line in which tasks wait for a number that somebody gives them. Plain trio parking, no I/O.
+
+Not a ``trio.ParkingLot``: who serves has to see for whom each task waits, to pass some over, and to
+move one to another line, so that the waiter is an object that can be found.
+"""
 
 from collections import deque
 from typing import Generic, TypeVar, final
@@ -10,10 +14,10 @@ T = TypeVar("T")
 
 
 @final
-class Line(deque["Place[T]"], Generic[T]):
+class WaitQueue(deque["Waiter[T]"], Generic[T]):
     """Those who wait, the next one first."""
 
-    def enter(self, place: "Place[T]", *, first: bool = False) -> None:
+    def enter(self, place: "Waiter[T]", *, first: bool = False) -> None:
         """Take somebody in, at its end or its beginning."""
         place.line = self
         if first:
@@ -26,14 +30,14 @@ class Line(deque["Place[T]"], Generic[T]):
 
         Cancellation: the place is left.
         """
-        place = Place(whose)
+        place = Waiter(whose)
         self.enter(place, first=first)
         number: int = await trio.lowlevel.wait_task_rescheduled(place.give_up)
         return number
 
 
 @final
-class Place(Generic[T]):
+class Waiter(Generic[T]):
     """The place of the task that makes it, in one line at a time.
 
     Attributes:
@@ -43,13 +47,13 @@ class Place(Generic[T]):
 
     __slots__ = ("_task", "line", "whose")
 
-    line: Line[T]
+    line: WaitQueue[T]
 
     def __init__(self, whose: T) -> None:
         self.whose = whose
         self._task = trio.lowlevel.current_task()
 
-    def move(self, line: Line[T], *, first: bool = False) -> None:
+    def move(self, line: WaitQueue[T], *, first: bool = False) -> None:
         """Go over to another line."""
         self.line.remove(self)
         line.enter(self, first=first)

@@ -2,6 +2,20 @@
 
 Subscriptions that nobody writes to cost nothing. Questions are answered one after the other, and
 many attempts in several turns of the event loop; when too many are asked, the rest gets no answer.
+
+| asked | answered | what it costs |
+|---|---|---|
+| PING, INFO, STATS (all workers, or one by its id) | one small message | nothing to speak of |
+| the endpoint of this worker | its attempts, in parts | some milliseconds a part |
+
+::
+
+    run ──> subscribe ──> answer, until the connection fails ──> AGAIN seconds later ──┐
+     ^         └── once: ask ourselves, and warn if that is refused                    │
+     └─────────────────────────────────────────────────────────────────────────────────┘
+
+It must never be a worker's trouble: a server that forbids the subjects is logged, an answer that
+cannot be sent is counted, and between two parts the handlers have their turn.
 """
 
 import logging
@@ -26,6 +40,7 @@ log = Log("trio_dagnats.worker")
 MOST_QUESTIONS = 64
 """Questions that may wait for their answers."""
 CHECK_PATIENCE = 5.0
+"""Seconds for the answer to our own PING."""
 AGAIN = 30.0
 """Seconds until the subscriptions are tried again on a server that did not answer."""
 
@@ -33,6 +48,8 @@ AGAIN = 30.0
 @final
 class MicroService:
     """Answers PING, INFO and STATS, and tells of the attempts in flight.
+
+    Its numbers (STATS) are those of its endpoint in this run of the worker, not of tasks.
 
     Args:
         broker: the connected server.
@@ -54,7 +71,10 @@ class MicroService:
         self._warned = False
 
     async def run(self) -> None:
-        """Serve until cancelled; an account that forbids it costs a warning."""
+        """Serve until cancelled; an account that forbids it costs a warning.
+
+        One warning: further ones are for the debug log, as it is tried again and again.
+        """
         while True:
             try:
                 with without_groups():
@@ -64,6 +84,11 @@ class MicroService:
             await trio.sleep(AGAIN)
 
     async def _serve(self) -> None:
+        """Subscribe, and answer one question after the other.
+
+        The questions wait in a channel of ``MOST_QUESTIONS``, because the transport that brings
+        them must not wait: what finds it full is counted as an error, and gets no answer.
+        """
         worker_id = self._registration.worker_id
         send, receive = trio.open_memory_channel[Message](MOST_QUESTIONS)
 
@@ -90,6 +115,7 @@ class MicroService:
             self._warn(error)
 
     async def _answer(self, question: Message) -> None:
+        """Answer one question; what goes wrong is counted, and told by STATS."""
         verb = micro.verb_of(question.subject)
         try:
             if verb is None:
@@ -101,6 +127,10 @@ class MicroService:
             self._fail(str(error))
 
     async def _tell_attempts(self, reply: str) -> None:
+        """Send the attempts in flight, part by part.
+
+        Each part says how they stand as it is made, so that two parts are of two moments.
+        """
         begun = time.perf_counter_ns()
         self._stats.requests += 1
         for part in self._parts():
@@ -117,6 +147,7 @@ class MicroService:
         self._stats.last_error = why
 
     def _warn(self, error: BrokerError) -> None:
+        """Say once that nobody can look at this worker, and what its account would need."""
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
         log.log(

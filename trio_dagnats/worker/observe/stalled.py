@@ -7,7 +7,9 @@ moved when its thread executes another instruction. ``pause`` and ``wait_for_sig
 waits and never named.
 
 The look is one walk over the attempts in flight a minute, not a timer per attempt: about 5
-microseconds for each task that stands.
+microseconds for each task that stands. So a standstill is named between ``STILL`` and ``STILL``
+plus ``EVERY`` seconds after the last progress, and a handler that has run for less than ``EVERY``
+is not looked at. It is named and not ended: only its author knows whether it may take as long.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +21,7 @@ from trio_dagnats.logs import Log
 from trio_dagnats.wire.tree import lines
 from trio_dagnats.worker.attempts.attempt import Attempt
 from trio_dagnats.worker.observe.task_trees import (
-    Places,
+    SourceLines,
     attempt_tree,
     handler_task,
     task_frames,
@@ -43,6 +45,9 @@ Pose = dict[object, object]
 @final
 class Standstills:
     """Looks at handlers now and then, and names each standstill once.
+
+    What it remembers of an attempt is how it stood at the last look that saw it move, and since
+    when; it forgets those that are not in flight any more.
 
     Args:
         live: gives the attempts in flight.
@@ -98,11 +103,12 @@ def _pose(attempt: Attempt) -> Pose:
 
 
 def _name(attempt: Attempt, seconds: float) -> None:
+    """Log a standstill with the tree of its tasks, which shows the line that waits."""
     log.warning(
         "%s has made no progress for %.0f s, and has not said that it waits (pause, "
         "wait_for_signal); a timeout around the call would end it:\n%s",
         attempt.label,
         seconds,
-        "\n".join(lines(attempt_tree(attempt, Places()))),
+        "\n".join(lines(attempt_tree(attempt, SourceLines()))),
         extra=attempt.log_fields,
     )

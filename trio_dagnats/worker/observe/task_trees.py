@@ -1,6 +1,24 @@
 """From a live attempt to what can be told of it: how it stands, and where each of its tasks does.
 
 Only looks: at trio's public task tree and at frames. A task that waits costs some microseconds.
+
+Who asks, and for what:
+
+| who | what | how often |
+|---|---|---|
+| ``micro_service`` | :func:`attempt_trees`: all of them, for ``trio-dagnats ps`` | when asked |
+| ``stalled`` | the innermost frame of each task; the tree of one that stands still | a minute |
+| ``watchdog``, in its thread | whose task runs on the loop's stack | once a blockage |
+| ``drain.overrun`` | the trees of those that do not end | a second, after the grace |
+
+All but the watchdog ask in the loop's thread, so that the tasks which they look at do not run
+meanwhile; a handler in a thread does. The watchdog reads the one stack that runs: good enough for a
+line in the log.
+
+From a stack to a line: a task that waits stands in trio, called by a library, called by the user's
+code. The line that helps is the user's innermost one, so each code object is put in one of three
+kinds (machinery, library, the user's), once. What is found is kept for one walk
+(:class:`SourceLines`): of thousands of attempts most stand on the same few lines.
 """
 
 import linecache
@@ -33,13 +51,16 @@ _LIBRARIES = (
 
 
 @final
-class Places:
+class SourceLines:
     """Finds the line of the user's code on which a stack stands; keeps what it has found.
 
     That is the innermost line outside of trio, this package, the standard library and installed
     libraries. The package of the handler counts as the user's even where it is installed.
 
     What it keeps is found by the identity of code objects: to hash one is to hash all of its code.
+    The objects are held meanwhile (:class:`_Kind`), so that no identity comes twice.
+
+    Made for one walk over the attempts, or for one attempt that is named, and then dropped.
     """
 
     def __init__(self) -> None:
@@ -76,7 +97,12 @@ class Places:
         return self._place(stack[self._depth(stack)]) if stack else None
 
     def _depth(self, frames: Sequence[FrameType]) -> int:
-        """Say which frame of a stack, given from its outermost one inwards, is the place."""
+        """Say which frame of a stack, given from its outermost one inwards, is the place.
+
+        The package of the first frame that is not machinery is the handler's *home*. Inwards from
+        there the last frame counts that is of no library, or of the home. A stack of machinery
+        alone has its innermost frame for a place.
+        """
         best, home, known = 0, "", self._kinds.get
         for depth, frame in enumerate(frames):
             code = frame.f_code
@@ -97,12 +123,14 @@ class Places:
         return found
 
     def _kind(self, code: CodeType, frame: FrameType | None) -> "_Kind":
+        """Find out what a code object is: by the package that its module says, and its file."""
         package = _package(frame) if frame else "?"
         library = code.co_filename.startswith(_LIBRARIES)
         found = self._kinds[id(code)] = _Kind(code, package, package in _OURS, library)
         return found
 
     def _place(self, frame: FrameType) -> Place:
+        """Return the line on which a frame stands, with its text if the file can be read."""
         code, line = frame.f_code, frame.f_lineno
         found = self._places.get((id(code), line))
         if found is None:
@@ -114,7 +142,14 @@ class Places:
 
 
 class _Kind(NamedTuple):
-    """What a code object is; held, so that no other one can get its identity."""
+    """What a code object is; held, so that no other one can get its identity.
+
+    Attributes:
+        code: the object.
+        package: the first part of its module's name.
+        machinery: it is trio's, ours, or of what stands between the two.
+        library: its file is in the standard library or where packages are installed.
+    """
 
     code: CodeType
     package: str
@@ -122,8 +157,11 @@ class _Kind(NamedTuple):
     library: bool
 
 
-def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
-    """Tell of an attempt, as it stands now; to be called in its trio run."""
+def attempt_tree(attempt: Attempt, places: SourceLines) -> AttemptTree:
+    """Tell of an attempt, as it stands now; to be called in its trio run.
+
+    Its age and what is left of its lease are seconds; negative once the lease has ended.
+    """
     now = trio.current_time()
     stands, detail = _stands(attempt)
     return AttemptTree(
@@ -142,7 +180,7 @@ def attempt_tree(attempt: Attempt, places: Places) -> AttemptTree:
 
 def attempt_trees(attempts: Iterable[Attempt]) -> Iterator[AttemptTree]:
     """Tell of attempts, one after the other; those whose message is not parsed yet are left out."""
-    places = Places()
+    places = SourceLines()
     for attempt in attempts:
         if not attempt.over and attempt.task is not NO_TASK:
             yield attempt_tree(attempt, places)
@@ -161,7 +199,10 @@ def tasks_of(attempt: Attempt) -> Iterator[trio.lowlevel.Task]:
 
 
 def handler_task(attempt: Attempt) -> trio.lowlevel.Task | None:
-    """Return the task of the attempt's handler, None before and after the handler."""
+    """Return the task of the attempt's handler, None before and after the handler.
+
+    Before and after it the task is the pool's, and may be another attempt's in the next moment.
+    """
     before = attempt.state in {State.RECEIVED, State.STARTING}
     return None if before or attempt.returned or attempt.over else attempt.main_task
 
@@ -190,7 +231,10 @@ def own_frames(frames: Sequence[FrameType]) -> Sequence[FrameType]:
 
 
 def thread_frames(ident: int) -> list[FrameType]:
-    """Return the stack of a thread from its outermost frame inwards; empty if it has ended."""
+    """Return the stack of a thread from its outermost frame inwards; empty if it has ended.
+
+    The thread runs on meanwhile, so the frames are where it was and perhaps is no more.
+    """
     frame = sys._current_frames().get(ident)  # noqa: SLF001 - the documented way
     found: list[FrameType] = []
     while frame is not None:
@@ -200,10 +244,15 @@ def thread_frames(ident: int) -> list[FrameType]:
 
 
 def _package(frame: FrameType) -> str:
+    """Return the first part of the name of a frame's module, ``?`` if it has none."""
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] or "?"
 
 
 def _stands(attempt: Attempt) -> tuple[Stands, str]:
+    """Say how an attempt stands, and its detail; the first that holds.
+
+    A cancellation goes before all else: what a cancelled attempt does is coming to its end.
+    """
     if attempt.reason is not None:
         return Stands.ENDING, attempt.reason.value
     if attempt.outcome is not None and not attempt.ended:
@@ -215,7 +264,8 @@ def _stands(attempt: Attempt) -> tuple[Stands, str]:
     return Stands.WORKING, "in a thread" if attempt.thread is not None else ""
 
 
-def _handler_tree(attempt: Attempt, places: Places) -> TaskTree | None:
+def _handler_tree(attempt: Attempt, places: SourceLines) -> TaskTree | None:
+    """Return the tree of the handler's tasks; the thread of a plain ``def`` is one more child."""
     task = handler_task(attempt)
     if task is None:
         return None
@@ -228,9 +278,13 @@ def _handler_tree(attempt: Attempt, places: Places) -> TaskTree | None:
 
 @final
 class _Walk:
-    """One walk over the tasks of an attempt, which looks at ``MOST_TASKS`` of them."""
+    """One walk over the tasks of an attempt, which looks at ``MOST_TASKS`` of them.
 
-    def __init__(self, places: Places) -> None:
+    Depth first, so that what is looked at hangs together; how many children were left out is told
+    with their parent.
+    """
+
+    def __init__(self, places: SourceLines) -> None:
         self._places = places
         self._left = MOST_TASKS
 
@@ -249,6 +303,7 @@ class _Walk:
 
 
 def _children(task: trio.lowlevel.Task) -> list[trio.lowlevel.Task]:
+    """Return the tasks in all nurseries of a task, in no order."""
     return [child for nursery in task.child_nurseries for child in nursery.child_tasks]
 
 

@@ -7,6 +7,21 @@ whose task it is. It is the thread that keeps the time, so a virtual clock has n
 
 A handler that computes in C without letting go of the interpreter (a pathological regular
 expression) stops the thread, too: it is named when that call ends.
+
+::
+
+    every BEAT seconds, in the thread:  ask the loop to sign      (token.run_sync_soon)
+                                        signed lately?  ── yes ──> named before: say that it runs
+                                           │ no, for BLOCKED s
+                                           v
+                                        the process stood?  ── yes ──> say nothing
+                                           │ no
+                                           v
+                                        name it, once for this blockage
+
+It renews nothing: a lease is renewed by a request whose answer the loop has to read. So naming the
+handler is all that can be done before the leases end; the remedy is a plain ``def``, which runs in
+a thread.
 """
 
 import threading
@@ -32,7 +47,10 @@ BLOCKED = 1.0
 
 
 class Blocker(NamedTuple):
-    """What blocks the loop: an attempt's task, and its own part of the stack."""
+    """What blocks the loop: an attempt's task, and its own part of the stack.
+
+    Read while it runs, from another thread: good for a log line, and for nothing else.
+    """
 
     attempt: Attempt
     task: trio.lowlevel.Task
@@ -49,8 +67,13 @@ class Watchdog:
 
     def __init__(self, live: Callable[[], Iterable[Attempt]]) -> None:
         self._live = live
-        self._beat = time.monotonic()
+        self._beat = 0.0
         self._over = threading.Event()
+
+    @property
+    def stood(self) -> float:
+        """Seconds since the loop's last sign of life; 0 before it watches."""
+        return time.monotonic() - self._beat if self._beat else 0.0
 
     async def run(self) -> None:
         """Watch until cancelled; the thread ends with it."""
@@ -69,6 +92,11 @@ class Watchdog:
         self._beat = time.monotonic()
 
     def _watch(self, loop_thread: int, token: trio.lowlevel.TrioToken) -> None:
+        """Keep the time, in the thread, until ``_over``.
+
+        ``named`` is the beat of the blockage that was named, 0 while there is none: the same beat
+        is the same blockage, another one says that the loop has run since.
+        """
         named = 0.0
         looked, cpu = time.monotonic(), time.process_time()
         self._beat = looked

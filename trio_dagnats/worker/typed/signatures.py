@@ -1,4 +1,9 @@
-"""Reading handlers' signatures when they are registered: what is wrong is said then, not later."""
+"""Reading handlers' signatures when they are registered: what is wrong is said then, not later.
+
+A function is taken as pydantic and Python see it: a partial counts as what it wraps, a callable
+object as its ``__call__``, and annotations in quotes are looked up in the module that wrote them.
+The functions of durable maps are read when they are called, for nobody registers those.
+"""
 
 import inspect
 import sys
@@ -76,6 +81,8 @@ def annotation(function: Callable[..., object], position: int | None) -> object:
 
 def hint(function: Callable[..., object], position: int | None) -> object | None:
     """Return the same type, None if there is no annotation.
+
+    A return value that is annotated as None is ``type(None)``, and so not the same as none.
 
     Raises:
         UsageError: it names something that does not exist.

@@ -20,7 +20,7 @@ def read(adapter: TypeAdapter[object], raw_json: bytes, what: str) -> object:
     try:
         return adapter.validate_json(raw_json or b"null")
     except ValidationError as error:
-        raise Fatal(told(error, what)) from error
+        raise Fatal(validation_text(error, what)) from error
 
 
 def write(adapter: TypeAdapter[object], value: object, what: str) -> bytes:
@@ -47,10 +47,12 @@ def round_trip(adapter: TypeAdapter[object], value: object, what: str) -> tuple[
     try:
         return written, adapter.validate_json(written)
     except ValidationError as error:
-        raise Fatal(f"what was written could not be read back: {told(error, what)}") from error
+        raise Fatal(
+            f"what was written could not be read back: {validation_text(error, what)}"
+        ) from error
 
 
-def told(error: ValidationError, what: str) -> str:
+def validation_text(error: ValidationError, what: str) -> str:
     """Say which fields of what are wrong, and how; the first few."""
     return "; ".join(
         f"{'.'.join([what, *map(str, found['loc'])])}: {found['msg']}"

@@ -1,4 +1,12 @@
-"""What events of a map's instances do to a run (contract 10.3). Pure."""
+"""What events of a map's instances do to a run (contract 10.3). Pure.
+
+The instances of a map have no entry among the run's steps. Their states are a tuple inside the
+map step's own, so that they count as one step for ``max_steps``, and one look says whether all
+are done. An event is theirs if its step id is ``<step>.map.<index>``.
+
+An instance is ``queued`` until it is completed or failed. It is never ``running``, because
+``step.started`` of an instance is ignored (contract 6.3), and so it has no timeout.
+"""
 
 from pydantic_core import from_json
 
@@ -10,7 +18,12 @@ from trio_dagnats.wire.text import compact
 
 
 def completed(draft: Draft, step_id: str, index: int, payload: bytes) -> None:
-    """Keep an instance's output; complete the map with the last one's."""
+    """Keep an instance's output; complete the map with the last one's.
+
+    Outputs stand in the order of the items, whichever ends first. The map's own output is the
+    list of them, an instance without output as ``null``. A second completion of an instance is
+    ignored.
+    """
     if _instance(draft, step_id, index) is None:
         return
     output: object = from_json(payload) if payload else None
@@ -22,7 +35,12 @@ def completed(draft: Draft, step_id: str, index: int, payload: bytes) -> None:
 
 
 def failed(draft: Draft, step_id: str, index: int, error: str) -> None:
-    """Fail the map: an instance is never retried (contract 10.3)."""
+    """Fail the map: an instance is never retried (contract 10.3).
+
+    The first failure decides: the others may still be running, and what they report later finds
+    a step that is over. Slots that instances hold or wait for are given back at once; without
+    limits there are none to look for.
+    """
     if _instance(draft, step_id, index) is None:
         return
     state = _change(draft, step_id, index, status=StepStatus.FAILED, error=error)
@@ -42,6 +60,7 @@ def _instance(draft: Draft, step_id: str, index: int) -> MapInstance | None:
 
 
 def _change(draft: Draft, step_id: str, index: int, **changes: object) -> StepState:
+    """Replace an instance's state; the tuple is copied, as models are frozen."""
     instances = list(draft.steps[step_id].map_instances)
     instances[index] = instances[index].model_copy(update=changes)
     return draft.change(step_id, map_instances=tuple(instances))

@@ -1,4 +1,9 @@
-"""A bucket of tokens that are taken in advance (contract 1.3, ``rate_limits``). Pure."""
+"""A bucket of tokens that are taken in advance (contract 1.3, ``rate_limits``). Pure.
+
+Taking in advance makes the order of asking the order of going, and needs no list of who waits:
+the one who asks while the bucket is empty is told how long it will take, and the tokens count as
+spent.
+"""
 
 from typing import Self, final
 
@@ -8,7 +13,7 @@ from trio_dagnats.errors import WireError
 
 
 @final
-class Bucket(BaseModel):
+class TokenBucket(BaseModel):
     """How many tokens there are; below zero, so many are promised to tasks that wait.
 
     Attributes:

@@ -2,6 +2,10 @@
 
 The book stands beside the snapshot under a key of its own, which readers of runs ignore. It makes
 the engine safe to kill: what is applied, and what a transition has to send, are one write.
+
+Who may write: nobody. All models are frozen; the rules change a ``Draft`` and make a new state
+of it, and only ``runs.Runs`` (the shell) puts one into the bucket, with the revision it was
+loaded at.
 """
 
 from collections.abc import Mapping
@@ -11,12 +15,12 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from trio_dagnats.errors import WireError
-from trio_dagnats.wire.configs import Match
+from trio_dagnats.wire.definitions.configs import Match
+from trio_dagnats.wire.definitions.steps import StepDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef, validation_text
 from trio_dagnats.wire.events import EventType
 from trio_dagnats.wire.run import RunStatus, WorkflowRun
-from trio_dagnats.wire.steps import StepDef
 from trio_dagnats.wire.text import compact, whole
-from trio_dagnats.wire.workflow import WorkflowDef, told
 
 BOOK = "local_engine"
 MAP_MARK = ".map."
@@ -147,7 +151,7 @@ class Timer(BaseModel):
 
 
 @final
-class Book(BaseModel):
+class EngineRecord(BaseModel):
     """What the engine knows about a run beside its snapshot.
 
     Attributes:
@@ -189,7 +193,7 @@ class RunState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run: WorkflowRun
-    book: Book
+    book: EngineRecord
 
     def step_and_index(self, who: str) -> tuple[StepDef, int | None]:
         """Return the step that an id means, and the index if it is an instance of a map."""
@@ -222,9 +226,11 @@ class RunState(BaseModel):
         try:
             book = _WithBook.model_validate_json(raw).local_engine
         except ValidationError as error:
-            raise WireError(f"run {run.run_id} is not the local engine's: {told(error)}") from error
+            raise WireError(
+                f"run {run.run_id} is not the local engine's: {validation_text(error)}"
+            ) from error
         return cls(run=run, book=book)
 
 
 class _WithBook(BaseModel):
-    local_engine: Book
+    local_engine: EngineRecord

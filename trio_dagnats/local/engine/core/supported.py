@@ -1,9 +1,14 @@
-"""What the local engine does not do, in one table; it is refused when it is registered."""
+"""What the local engine does not do, in one table; it is refused when it is registered.
+
+Refusing at once is the point: a workflow that is quietly run otherwise than in production would
+teach its author something wrong. It is asked at registration and again at each start, because a
+definition may also come with the event or lie in the bucket from a DagNats engine.
+"""
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.local.engine.core.schema import unknown_types
-from trio_dagnats.wire.steps import StepDef, StepType
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.local.engine.core.values.schema import unknown_types
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 UNSUPPORTED_TYPES = frozenset({StepType.RESPOND})
 UNSUPPORTED_KEYS = ("sticky",)
@@ -28,6 +33,10 @@ def check_supported(definition: WorkflowDef) -> None:
 
 
 def _of_step(step: StepDef) -> list[str]:
+    """Name the features of a step that are not supported.
+
+    Not a list of what it can: whatever is not named here is done.
+    """
     found = ["singleton"] if step.singleton else []
     if step.type in UNSUPPORTED_TYPES:
         found.append(f"the type {step.type.value!r}")

@@ -1,4 +1,34 @@
-"""The core: a run and an event give a run and its effects. No I/O, no clock, no randomness."""
+"""The core: a run and an event give a run and its effects. No I/O, no clock, no randomness.
+
+The one entrance from the shell. It has five functions, and each returns a new state and leaves the
+old one alone::
+
+    start     a run begins                    (conductor, for workflow.started and workflow.spawn)
+    apply     an event of its history         (conductor, for everything else)
+    fire      one of its timers is due        (conductor, for messages of sleep.>)
+    join      two transitions become one      (conductor: many events, one write)
+    overflow  the new state cannot be stored  (conductor, after TooLarge)
+
+The states of a run, as the engine writes them::
+
+    from       to                  when
+    ---------  ------------------  ----------------------------------------------------------
+    (none)     running             it begins, and nothing limits its workflow
+    (none)     pending             its workflow has ``max_runs``: it asks for a slot first
+    (none)     failed              its input or its workflow cannot be used
+    (none)     cancelled           a singleton in the mode ``skip`` whose other run goes on
+    pending    running             its slot has come
+    pending    cancelled           ``workflow.cancelled``; it gives its place in the line up
+    running    completed           all ordinary steps are completed, skipped or recovered
+    running    failed              a step failed for good, and nobody handles or undoes that
+    running    compensated         the same, and all that had completed has been undone
+    running    compensate_failed   a handler of a failure or a compensation failed for good
+    running    cancelled           ``workflow.cancelled``, or the run's own timeout
+
+A run may take several of these ways in one transition (all its steps are skipped, say). No state
+leads out of an end: whatever comes then is ignored by :func:`apply` and :func:`fire`, unlike in the
+DagNats engine (contract H14, H19).
+"""
 
 from collections.abc import Callable
 from typing import final
@@ -8,19 +38,19 @@ from pydantic import BaseModel, ConfigDict
 from trio_dagnats.local.engine.core import ready, steps, waiting
 from trio_dagnats.local.engine.core.dispatch import dispatch, go_on
 from trio_dagnats.local.engine.core.draft import TASKS, Draft
-from trio_dagnats.local.engine.core.paths import offset_of
 from trio_dagnats.local.engine.core.state import (
     Action,
-    Book,
+    EngineRecord,
     Kind,
     RunState,
     Timer,
     split_instance,
 )
+from trio_dagnats.local.engine.core.values.paths import offset_of
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import EventType, HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
 from trio_dagnats.wire.text import rfc3339
-from trio_dagnats.wire.workflow import WorkflowDef
 
 Nonce = Callable[[], str]
 
@@ -43,8 +73,16 @@ HANDLED = frozenset(
         EventType.CHILD_FAILED,
     }
 )
-"""Types that change a run. ``step.queued`` is only announced: its attempt is counted at once."""
+"""Types that change a run. ``step.queued`` is only announced: its attempt is counted at once.
+
+What is not here is acknowledged by the shell without loading the run. ``workflow.completed`` and
+``workflow.failed`` are missing because the engine writes them itself, after the snapshot that they
+tell of; ``step.sleep.started`` and its like are for readers of the history only.
+"""
 TIMEOUTS = frozenset({Action.STEP_TIMEOUT, Action.RUN_TIMEOUT})
+"""Timers that :func:`_catch_up` lets go first. Of the others, waits and approvals are decided by
+the order of events in the history; a sleep or a retry that is overdue just happens a little later.
+"""
 REFUSED = "<start>"
 """The step of a run that could not start."""
 SKIPPED = "<admission-skip>"
@@ -53,7 +91,12 @@ SKIPPED = "<admission-skip>"
 
 @final
 class Applied(BaseModel):
-    """An event with its place in the history: ``sequence``, message id and time of storing."""
+    """An event with its place in the history: ``sequence``, message id and time of storing.
+
+    ``msg_id`` is needed for ``step.continue`` only, whose iteration stands in its id and nowhere
+    else. ``time_ns`` is the server's clock: rules never look at the engine's own, so replaying a
+    history after a crash decides as the first engine would have.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -91,7 +134,24 @@ class Start(BaseModel):
 
 
 def start(begun: Start, what: Applied, nonce: Nonce) -> RunState:
-    """Begin a run: at once, or when others of its workflow have ended (``max_runs``)."""
+    """Begin a run: at once, or when others of its workflow have ended (``max_runs``).
+
+    The order of the questions is the order of precedence: an input that cannot be used fails the
+    run even if its singleton is taken; a singleton that is taken counts before ``max_runs``. With
+    ``mode: cancel`` the run in the way is told to end and this one does not wait for that: the lock
+    is its own already.
+
+    A run that waits for a slot is ``pending`` and has none of its steps queued. Its deadline does
+    not run yet, and events that would cancel it (``cancel_on``) are not listened for.
+
+    Args:
+        begun: what the shell has found out: definition, input, parent, lock.
+        what: the event that begins it; its time becomes ``created_at``.
+        nonce: makes dispatch nonces and ids of children.
+
+    Returns:
+        The first state of the run. It always differs from nothing, so it is always saved.
+    """
     draft = Draft(_new(begun, what), what.time_ns, nonce)
     limits, single = begun.definition.concurrency, begun.definition.singleton
     if begun.in_the_way and single is not None and single.mode == "cancel":
@@ -114,7 +174,12 @@ def start(begun: Start, what: Applied, nonce: Nonce) -> RunState:
 
 
 def apply(state: RunState, what: Applied, nonce: Nonce) -> RunState:
-    """Apply an event to a run. One that is applied already, or comes too late, changes nothing."""
+    """Apply an event to a run. One that is applied already, or comes too late, changes nothing.
+
+    An event that changes nothing returns the very state that came in (``is``), and then nothing is
+    written for it: ``applied`` may therefore lag behind the last event that was looked at, never
+    run ahead of it. Looking at such an event once more does no harm, for it changes nothing again.
+    """
     if what.sequence <= state.book.applied or state.run.status.is_terminal:
         return state
     draft = Draft(state, what.time_ns, nonce)
@@ -125,7 +190,16 @@ def apply(state: RunState, what: Applied, nonce: Nonce) -> RunState:
 
 
 def fire(state: RunState, timer_id: str, now_ns: int, nonce: Nonce) -> RunState:
-    """Let a timer do what it is for. One that does not run (any more) changes nothing."""
+    """Let a timer do what it is for. One that does not run (any more) changes nothing.
+
+    The timer leaves the run first, so that its message does nothing when the server delivers it a
+    second time. ``applied`` stays: a timer has no place in the history. Its id goes into ``causes``
+    instead, which is how the shell recognises it after a crash.
+
+    Sleeps, waits and approvals only write an event here, and that event ends the step when it comes
+    back: the history then tells why a step ended. A timeout of a step or of the run changes the
+    state at once, for :func:`_catch_up` needs it done before the event that it holds in its hand.
+    """
     timer = state.book.timers.get(timer_id)
     if timer is None or state.run.status.is_terminal:
         return state
@@ -136,7 +210,13 @@ def fire(state: RunState, timer_id: str, now_ns: int, nonce: Nonce) -> RunState:
 
 
 def join(first: RunState, then: RunState) -> RunState:
-    """Return the second state as if both transitions had been one."""
+    """Return the second state as if both transitions had been one.
+
+    The shell applies all events of a run that have come meanwhile and saves once; this keeps their
+    effects and causes together. ``first`` must not have been saved: what a saved state has to send
+    is sent before the next event is looked at. Effects are rendered from the joined state, tasks
+    last.
+    """
     effects = (*first.book.outbox, *then.book.outbox)
     outbox = tuple(sorted(effects, key=lambda effect: effect.kind in TASKS))
     causes = (*first.book.causes, *then.book.causes)
@@ -148,6 +228,10 @@ def overflow(state: RunState, what: Applied, text: str, nonce: Nonce) -> RunStat
     """End a run whose snapshot has become too large to be stored.
 
     The DagNats engine leaves such a step running for ever (contract H29).
+
+    Called with the last state that could be stored, not with the one that could not: the step that
+    would have made it too large fails in its place, and so does the run. Which step that was is
+    read from the event; for one that names none it is the workflow's first.
     """
     draft = Draft(state, what.time_ns, nonce)
     instance = split_instance(what.event.step_id)
@@ -169,6 +253,11 @@ def _skip(draft: Draft, by: str) -> None:
 
 
 def _new(begun: Start, what: Applied) -> RunState:
+    """Build the snapshot of a run of which nothing has happened yet: all steps pending, no timers.
+
+    The book keeps the definition as it is now, so that a later change of the workflow does not
+    touch runs that go on (contract H28).
+    """
     definition = begun.definition
     run = WorkflowRun(
         run_id=what.event.run_id,
@@ -183,10 +272,15 @@ def _new(begun: Start, what: Applied) -> RunState:
         priority_offset=offset_of(definition.priority, begun.given),
         singleton_key=begun.lock,
     )
-    return RunState(run=run, book=Book(definition=definition))
+    return RunState(run=run, book=EngineRecord(definition=definition))
 
 
 def _take(draft: Draft, what: Applied) -> None:
+    """Hand an event to the rule for its type.
+
+    Every rule checks for itself that its step is still going: late, doubled and invented events are
+    the ordinary case here, because anybody may publish on ``history.>``.
+    """
     event = what.event
     match event.type:
         case EventType.STEP_STARTED:
@@ -212,7 +306,12 @@ def _take(draft: Draft, what: Applied) -> None:
 
 
 def _catch_up(draft: Draft) -> None:
-    """Let timeouts come first that were due before the event: after a crash timers come late."""
+    """Let timeouts come first that were due before the event: after a crash timers come late.
+
+    Without this an engine that was away for an hour would accept a result that came fifty minutes
+    after the step's timeout, just because the event is read before the timer. It also means that a
+    timeout decided here is final: its own message finds no timer any more.
+    """
     for timer_id, timer in list(draft.timers.items()):
         is_late = timer.action in TIMEOUTS and 0 < timer.due_ns <= draft.now_ns
         if is_late and timer_id in draft.timers:
@@ -220,6 +319,11 @@ def _catch_up(draft: Draft) -> None:
 
 
 def _cancel(draft: Draft) -> None:
+    """Cancel what goes on and what has not begun, then end the run.
+
+    Handlers of failures do not run, and nothing is compensated: a cancellation is a wish, no
+    failure. Completed steps keep their status and output.
+    """
     for step in draft.definition.steps:
         if draft.is_going(step.id):
             draft.cancel_step(step)
@@ -229,6 +333,23 @@ def _cancel(draft: Draft) -> None:
 
 
 def _fire(draft: Draft, timer: Timer, timer_id: str) -> None:
+    """Do what a timer is for; it has left ``draft.timers`` already.
+
+    =====================================  =====================================================
+    action                                 what happens
+    =====================================  =====================================================
+    sleep, wait, approval                  an event is written, which ends the step when it comes
+    retry_backoff, retry_after             the step's task, with the next attempt's number
+    loop_delay                             the task of the iteration that was counted before
+    step_timeout                           the failure counts at once; the history is told
+    run_timeout                            the run is cancelled at once; the history is told
+    run_slot                               the run begins
+    task_slot, rate_retry                  the task goes on to the next limit, or out
+    =====================================  =====================================================
+
+    The id of a retry's task is that of its timer. They are in different streams, so neither is
+    taken for a duplicate of the other.
+    """
     step_id = timer.step_id
     match timer.action:
         case Action.SLEEP_COMPLETE:

@@ -54,6 +54,9 @@ class Screen:
         """Write what is said in a block above the live view that the console of the data draws.
 
         On a second console, the view would draw over it.
+
+        Entered by ``dev``'s live view for as long as it draws. Then the remarks go to the data's
+        console, if both are terminals: a redirected stderr still gets them.
         """
         self._has_view = True
         try:

@@ -1,20 +1,32 @@
-"""Tasks that nobody serves: a step that waits for ever says nothing by itself."""
+"""Tasks that nobody serves: a step that waits for ever says nothing by itself.
+
+Called beside ``start --wait`` (once) and by ``dev`` (for each workflow that is registered there
+and each run that starts). It says what is, and stops nothing: a worker may be on its way.
+"""
 
 from typing import final
 
 import trio
 
-from trio_dagnats.cli.screen import Screen
+from trio_dagnats.cli.output.screen import Screen
 from trio_dagnats.client import Client, Unserved, WorkflowDef
 from trio_dagnats.errors import BrokerError
 
 AFTER = 2.0
-"""Seconds that a worker has to come."""
+"""Seconds that a worker has to come.
+
+A worker that is started in the same moment must not be missed in a warning.
+"""
 
 
 @final
 class Lookout:
-    """Warns of tasks that nobody serves, once each until somebody does."""
+    """Warns of tasks that nobody serves, once each until somebody does.
+
+    Called by any number of tasks at once: of several that look at one workflow one waits, the
+    others return at once (``_waiting``). ``_warned`` holds task and group; an entry goes when
+    somebody serves it, so that its loss is told again.
+    """
 
     def __init__(self, client: Client, screen: Screen) -> None:
         self._client = client
@@ -23,7 +35,11 @@ class Lookout:
         self._waiting: set[str] = set()
 
     async def check(self, definition: WorkflowDef) -> None:
-        """Wait two seconds, then name the workflow's tasks that nobody serves."""
+        """Wait two seconds, then name the workflow's tasks that nobody serves.
+
+        Cancellation: nothing is said. A server that does not answer is no reason to say
+        something, either.
+        """
         if definition.name in self._waiting:
             return
         self._waiting.add(definition.name)

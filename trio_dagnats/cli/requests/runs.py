@@ -1,4 +1,29 @@
-"""The commands that start runs and look at them."""
+"""The commands that start runs and look at them.
+
+Each command is the same: read the arguments, then :func:`ask` with a function of a connected
+client. What goes wrong is raised and not printed here; ``cli.app`` has the table of exit codes.
+
+========  ===========================================  ==========================================
+command   waits for                                    exit code, beside those of all commands
+========  ===========================================  ==========================================
+start     the snapshot, 10 s at most                   0 even if it does not come, with a warning
+ --wait   the run's end, or ``--timeout``              0 completed, 1 ended otherwise, 5 too slow
+runs      nothing                                      0
+show      nothing                                      4 no such run
+tail      the run's end                                0 completed, 1 ended otherwise, 4 no such run
+signal    that it is stored                            4 no such run, or it has ended
+cancel    the run's end, 10 s at most                  the same; 5 it has not ended in time
+========  ===========================================  ==========================================
+
+With ``--json`` data is one document, and one object a line where it comes bit by bit (``tail``).
+Everything else that is said goes to stderr (``output.screen``).
+
+A run is named by its id, by the beginning of one, or as ``last``. A terminal shows eight
+characters of an id (``texts.short``), and they are enough for every command here.
+
+All waits have a bound but two: ``start --wait`` without ``--timeout``, and ``tail``. These follow
+the run to its end, however long it takes, and Ctrl-C leaves it alone.
+"""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -7,28 +32,43 @@ import click
 import trio
 
 from trio_dagnats import Client, Run
-from trio_dagnats.cli import documents, render
 from trio_dagnats.cli.exits import CliError, Exit
 from trio_dagnats.cli.interrupt import Interrupted, run
 from trio_dagnats.cli.options import Setup, read_json, run_argument, talks
-from trio_dagnats.cli.unserved import Lookout
+from trio_dagnats.cli.output import documents, render
+from trio_dagnats.cli.requests.unserved import Lookout
 from trio_dagnats.client import RunStatus, WorkflowRun
 from trio_dagnats.errors import EngineError, UsageError
 from trio_dagnats.transport import ConnectOptions
 
 CONNECT_TIMEOUT = 2.0
+"""Seconds to find a server: a person waits. A worker has more patience, for it may come before it.
+"""
 CANCEL_PATIENCE = 10.0
+"""Seconds until ``cancel`` gives up waiting for the end; the request stays stored."""
 STORE_PATIENCE = 10.0
 """Seconds in which an engine takes up a run, however much it has to do."""
 LOOK_AGAIN = 0.02
+"""Seconds between two looks for a run's first snapshot, which comes within milliseconds."""
 LATEST = "last"
+"""In place of a run's id: the newest one."""
 MOST_NAMED = 5
+"""Ids named when the beginning of one fits several."""
 
 Work = Callable[[Client], Awaitable[int]]
+"""What a command does with its connection; returns the exit code."""
 
 
 def ask(setup: Setup, work: Work) -> int:
-    """Connect, do one thing, and return the exit code."""
+    """Connect, do one thing, and return the exit code.
+
+    Ctrl-C cancels ``work`` and ends the connection properly; what was asked of the engine by
+    then may be done all the same.
+
+    Raises:
+        Interrupted: a signal came first.
+        ConnectError: no usable server within ``CONNECT_TIMEOUT`` seconds.
+    """
 
     async def main() -> int:
         async with Client(setup.url, ConnectOptions(connect_timeout=CONNECT_TIMEOUT)) as client:
@@ -39,6 +79,9 @@ def ask(setup: Setup, work: Work) -> int:
 
 async def find(client: Client, given: str) -> Run:
     """Find a run by its id, by the beginning of one, or as ``last``.
+
+    A short id is what the terminal shows, so a command has to take it. Several that fit are an
+    error with their names, never the first of them: the next command may be ``cancel``.
 
     Raises:
         CliError: there is no such run, or there are several.
@@ -75,6 +118,7 @@ def start(
     timeout: float | None,
 ) -> int:
     """Start a run of WORKFLOW; print its id, with --wait its output."""
+    # Before anything is asked of a server: a slip of the keyboard costs no connection.
     value = read_json(given, "--input")
     begun: list[str] = []
 
@@ -93,11 +137,19 @@ def start(
     try:
         return ask(setup, work)
     except Interrupted:
+        # Nobody who stops waiting means to stop the run; for that there is ``cancel``. A signal
+        # that comes between request and reply leaves it open whether a run has begun.
         setup.screen.say("".join(f"run {run_id} goes on" for run_id in begun) or "nothing started")
         raise
 
 
 async def _start(client: Client, workflow: str, value: object, key: str | None) -> Run:
+    """Start a run; a workflow that is not registered is told by what there is.
+
+    The engine's own words for that differ, and none of them says what to do. So after any refusal
+    its list is read; if the workflow is in it the refusal is about something else and goes on
+    unchanged.
+    """
     try:
         return await client.start(workflow, value, idempotency_key=key)
     except (EngineError, UsageError) as error:
@@ -113,11 +165,22 @@ async def _start(client: Client, workflow: str, value: object, key: str | None) 
 
 
 async def _await_output(setup: Setup, client: Client, started: Run, timeout: float | None) -> int:
+    """Wait for a run's end and write its output; return the exit code.
+
+    The id is said first, so that it is known whatever happens then. In a task beside, the
+    workflow's tasks that nobody serves are looked for: a run that waits for a worker says nothing
+    by itself.
+
+    Raises:
+        TooSlowError: trio's, when ``timeout`` seconds are over; the run goes on.
+        RunFailed: it has ended otherwise than completed (without ``--json``).
+    """
     if not setup.screen.as_json:
         setup.screen.say(f"run {started.id}")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_look_out, setup, client, started)
         ended = await started.wait(timeout)
+        # The run has ended, so there is nothing to look out for any more.
         nursery.cancel_scope.cancel()
     completed = ended.status is RunStatus.COMPLETED
     output = await started.output() if completed else None
@@ -131,7 +194,11 @@ async def _await_output(setup: Setup, client: Client, started: Run, timeout: flo
 
 
 async def _be_stored(setup: Setup, started: Run) -> None:
-    """Wait until the engine has stored a run, so that the next command finds it."""
+    """Wait until the engine has stored a run, so that the next command finds it.
+
+    The engine's reply means that the start is stored, not that the run exists; without this a
+    ``show last`` right after it would find the run before.
+    """
     with trio.move_on_after(STORE_PATIENCE) as scope:
         await _first_snapshot(started)
     if scope.cancelled_caught:
@@ -139,6 +206,7 @@ async def _be_stored(setup: Setup, started: Run) -> None:
 
 
 async def _first_snapshot(started: Run) -> WorkflowRun:
+    """Wait until a run has a snapshot; the caller has the deadline."""
     found = await started.snapshot()
     while found is None:
         await trio.sleep(LOOK_AGAIN)
@@ -147,6 +215,7 @@ async def _first_snapshot(started: Run) -> WorkflowRun:
 
 
 async def _look_out(setup: Setup, client: Client, started: Run) -> None:
+    """Warn of tasks that nobody serves. Ends by itself, or with the wait that it stands beside."""
     found = await _first_snapshot(started)
     known = {definition.name: definition for definition in await client.workflows()}
     if found.workflow_id in known:
@@ -169,6 +238,7 @@ def runs(setup: Setup, workflow: str | None, status: str | None, limit: int) -> 
 
     async def work(client: Client) -> int:
         found = await client.runs(workflow, None if status is None else RunStatus(status))
+        # The client gives all of them, oldest first; so these are the last ones, backwards.
         _list_runs(setup, found[: -limit - 1 : -1])
         return Exit.DONE
 
@@ -176,6 +246,7 @@ def runs(setup: Setup, workflow: str | None, status: str | None, limit: int) -> 
 
 
 def _list_runs(setup: Setup, found: list[WorkflowRun]) -> None:
+    """Write runs, with whole ids for a program and their beginnings for a person."""
     if setup.screen.as_json:
         setup.screen.data([documents.of_run(run) for run in found])
     elif found:
@@ -197,6 +268,7 @@ def show(setup: Setup, run_id: str) -> int:
 
     async def work(client: Client) -> int:
         found = await (await find(client, run_id)).timeline()
+        # It was found by its stored snapshot a moment ago.
         assert found is not None
         if setup.screen.as_json:
             setup.screen.data(documents.of_timeline(found))
@@ -217,6 +289,7 @@ def tail(setup: Setup, run_id: str) -> int:
     async def work(client: Client) -> int:
         found = await find(client, run_id)
         async with trio.open_nursery() as nursery:
+            # Two sources, one output: both write whole lines, so none ever stands inside another.
             await nursery.start(_print_chunks, setup, found)
             async for event in found.events():
                 if setup.screen.as_json:
@@ -224,6 +297,7 @@ def tail(setup: Setup, run_id: str) -> int:
                 else:
                     setup.screen.show(render.event_line(event))
             nursery.cancel_scope.cancel()
+        # The event of the end can be earlier than the snapshot that says how it ended.
         ended = await found.wait()
         return Exit.DONE if ended.status is RunStatus.COMPLETED else Exit.RUN_FAILED
 
@@ -233,6 +307,11 @@ def tail(setup: Setup, run_id: str) -> int:
 async def _print_chunks(
     setup: Setup, found: Run, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
+    """Write stream chunks until cancelled.
+
+    Ready (``task_status``) when the server has the subscription: chunks are not stored, so what is
+    sent before that is lost. That is why ``tail`` starts this before it reads the first event.
+    """
     async with found.chunks() as chunks:
         task_status.started()
         async for chunk in chunks:
@@ -254,6 +333,7 @@ def signal(setup: Setup, run_id: str, name: str, data: str | None) -> int:
     value = read_json(data, "--data")
 
     async def work(client: Client) -> int:
+        # A signal is only put into a bucket, where nobody would ever look for one of an ended run.
         found = await _find_running(client, run_id, "takes no signals")
         await found.signal(name, value)
         _tell(setup, found.id, {"signal": name}, f"run {found.id} has the signal {name!r}")
@@ -272,6 +352,8 @@ def cancel(setup: Setup, run_id: str) -> int:
     async def work(client: Client) -> int:
         found = await _find_running(client, run_id, "cannot be cancelled")
         await found.cancel()
+        # The request is only stored by now; what it has led to is what the user wants to know, and
+        # a run that completed in the meantime is told as completed.
         ended = await found.wait(CANCEL_PATIENCE)
         status = ended.status.value
         _tell(setup, found.id, {"status": status}, f"run {found.id} {status}")
@@ -281,6 +363,14 @@ def cancel(setup: Setup, run_id: str) -> int:
 
 
 async def _find_running(client: Client, given: str, refusal: str) -> Run:
+    """Find a run that has not ended.
+
+    It may end in the next moment: then a signal is stored and nobody takes it, and a cancellation
+    does nothing. The look is for the ordinary mistake, a run that ended long ago.
+
+    Raises:
+        CliError: there is no such run, several, or it has ended.
+    """
     found = await find(client, given)
     status = await found.status()
     if status.is_terminal:
@@ -289,6 +379,7 @@ async def _find_running(client: Client, given: str, refusal: str) -> Run:
 
 
 def _tell(setup: Setup, run_id: str, facts: dict[str, object], text: str) -> None:
+    """Say what was done to a run, for people or as a document."""
     if setup.screen.as_json:
         setup.screen.data({"run_id": run_id, **facts})
     else:

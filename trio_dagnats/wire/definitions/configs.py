@@ -1,4 +1,10 @@
-"""What each type of step needs beside its task (contract 10.3); durations in nanoseconds."""
+"""What each type of step needs beside its task (contract 10.3); durations in nanoseconds.
+
+Strict where the engine is: a duration given as a text or a float is refused by it, so it is refused
+here, where the user still sees his own line. Bounds are the engine's own.
+
+A *dot path* leads through objects: ``a.b`` is the member ``b`` of the member ``a``.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, final
@@ -10,6 +16,7 @@ from trio_dagnats.wire.text import NS
 
 MAX_SLEEP_NS = 365 * 86_400 * NS
 MAX_APPROVAL_NS = 168 * 3600 * NS
+"""A year and a week. The second one is how long the engine keeps an approval's token."""
 STEP_ID = r"^[A-Za-z0-9_-]+$"
 """Ids are parts of keys, subjects and message ids (contract 10.2)."""
 KEY = r"^[-/_=a-zA-Z0-9]+(\.[-/_=a-zA-Z0-9]+)*$"
@@ -27,7 +34,13 @@ class Config(BaseModel):
 
 @final
 class LoopConfig(Config):
-    """Bounds of an agent loop."""
+    """Bounds of an agent loop.
+
+    Attributes:
+        max_iterations: how often it runs at the most; the last one must complete.
+        max_duration: nanoseconds from its first continue on, looked at with each later one.
+        loop_delay: nanoseconds between a continue and the next iteration.
+    """
 
     max_iterations: int = Field(gt=0)
     max_duration: Count = 0
@@ -36,7 +49,7 @@ class LoopConfig(Config):
 
 @final
 class MapConfig(Config):
-    """Bounds of a map."""
+    """Bounds of a map: a longer list fails the step before any item has run."""
 
     max_items: int = Field(ge=1, le=10_000)
 
@@ -59,7 +72,10 @@ class SleepConfig(Config):
 
 @final
 class ChildConfig(Config):
-    """Which workflow a ``sub_workflow`` step runs, and whether it waits for its end."""
+    """Which workflow a ``sub_workflow`` step runs, and whether it waits for its end.
+
+    Detached, the step has completed as soon as the run is started, and gives its id.
+    """
 
     workflow: str = Field(pattern=KEY)
     detach: bool = False

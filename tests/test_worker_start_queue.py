@@ -11,11 +11,11 @@ from trio.testing import MockClock
 from trio_dagnats import TaskContext, Worker
 from trio_dagnats.attempt.reasons import CancelReason
 from trio_dagnats.testing import Harness
-from trio_dagnats.transport.port import Posted, Record
+from trio_dagnats.transport.port import Pending, Record
 from trio_dagnats.wire.events import cancelled
 from trio_dagnats.wire.names import TASK_QUEUES
 from trio_dagnats.worker.execution import admission
-from trio_dagnats.worker.execution.admission import PER_TURN, Entrance
+from trio_dagnats.worker.execution.admission import PER_TURN, StartQueue
 
 
 @dataclass(eq=False)
@@ -23,22 +23,22 @@ class One:
     """Something that begins."""
 
     number: int
-    posted: Posted | None = None
+    pending: Pending | None = None
     lease_until: float = 1.0
 
 
 @dataclass
 class Gate:
-    """An entrance, and the numbers of what has begun."""
+    """A start queue, and the numbers of what has begun."""
 
-    entrance: Entrance[One]
+    start_queue: StartQueue[One]
     begun: list[int]
 
     def enter(self, count: int, first: int = 0) -> list[One]:
         """Let as many come at once."""
         ones = [One(first + number) for number in range(count)]
         for one in ones:
-            self.entrance.enter(one)
+            self.start_queue.enter(one)
         return ones
 
 
@@ -47,10 +47,10 @@ async def gate() -> AsyncIterator[Gate]:
     begun: list[int] = []
 
     def begin(one: One) -> None:
-        assert one.posted is None
+        assert one.pending is None
         begun.append(one.number)
 
-    found = Entrance(begin)
+    found = StartQueue(begin)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)
         await trio.testing.wait_all_tasks_blocked()
@@ -91,7 +91,7 @@ async def test_who_comes_later_begins_later(gate: Gate) -> None:
 
 async def test_who_leaves_the_line_does_not_begin(gate: Gate) -> None:
     ones = gate.enter(PER_TURN + 3)
-    place = ones[PER_TURN + 1].posted
+    place = ones[PER_TURN + 1].pending
     assert place is not None
 
     place.abandon()

@@ -1,4 +1,24 @@
-"""Workflow definitions (contract 10.1), checked as a whole before they are sent anywhere."""
+"""Workflow definitions (contract 10.1), checked as a whole before they are sent anywhere.
+
+Why so much is checked here: the DagNats engine checks little, and some of what it does not check
+ends its process (contract H7), or lets a run wait for ever. Field by field pydantic checks; between
+the steps this does:
+
+=================================  ====================================================
+what must hold                     because
+=================================  ====================================================
+each id once                       a snapshot keeps one state under an id
+ids of letters, digits, ``-_``     they are parts of keys, subjects and message ids
+each name of a step exists         a dependency on nobody never ends
+handlers depend on nothing         with dependencies they would not run as handlers
+no circle                          none of its steps would ever be ready
+=================================  ====================================================
+
+A dot in an id is a planner's: ``plan.fetch`` is the step ``fetch`` that ``plan`` has added.
+
+Read (``read``) from users, files and buckets, so the same text must serve a person: the error names
+the place and the remedy. Written (``to_wire``) to the engine's API, and compared (``difference``).
+"""
 
 import re
 from collections import Counter
@@ -10,16 +30,26 @@ from typing import Self, final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.configs import KEY, STEP_ID, CancelOn, PriorityConfig, SingletonConfig
+from trio_dagnats.wire.definitions.configs import (
+    KEY,
+    STEP_ID,
+    CancelOn,
+    PriorityConfig,
+    SingletonConfig,
+)
+from trio_dagnats.wire.definitions.retry import RetryPolicy, legacy
+from trio_dagnats.wire.definitions.steps import StepDef, StepType
 from trio_dagnats.wire.ids import Id
-from trio_dagnats.wire.retry import RetryPolicy, legacy
-from trio_dagnats.wire.steps import StepDef, StepType
 from trio_dagnats.wire.text import compact
 
 
 @final
 class ConcurrencyLimits(BaseModel):
-    """How many runs of a workflow, and steps of a run, may go on at once; 0 for no limit."""
+    """How many runs of a workflow, and steps of a run, may go on at once; 0 for no limit.
+
+    Runs beyond ``max_runs`` are stored as pending and begin when another one ends; steps beyond
+    ``max_steps`` stay pending in their run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +59,24 @@ class ConcurrencyLimits(BaseModel):
 
 @final
 class WorkflowDef(BaseModel):
-    """A workflow, with the keys that the engine knows; durations in nanoseconds."""
+    """A workflow, with the keys that the engine knows; durations in nanoseconds.
+
+    Attributes:
+        name: its key among the definitions, and the ``workflow_id`` of its runs.
+        version: for people; nothing reads it.
+        steps: at least one, in any order.
+        default_retry: the policy of steps that have none.
+        concurrency: bounds on runs and steps at once.
+        timeout: how long a run may take; 0 for no bound.
+        input_schema: what an input must look like: types, required keys, properties.
+        output_schema: the same of the output; not enforced.
+        aux_steps: the handlers of failures and compensations. Filled in when it is written.
+        idempotency_key: a dot path in the input; starts with the same value there are one run.
+        sticky: ``soft`` or ``hard``: all steps of a run go to one worker. Empty for any.
+        priority: how runs that wait for ``max_runs`` are ordered.
+        cancel_on: events that cancel a run; five at most.
+        singleton: one run at a time.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +97,7 @@ class WorkflowDef(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        """Check the steps against each other, names first: the graph is built of them."""
         ids = [step.id for step in self.steps]
         for step_id, count in Counter(ids).items():
             if count > 1:
@@ -86,7 +134,11 @@ class WorkflowDef(BaseModel):
 
     @cached_property
     def auxiliary(self) -> frozenset[str]:
-        """Steps that run only as failure or compensation handlers."""
+        """Steps that run only as failure or compensation handlers.
+
+        By who names them, not by ``aux_steps``: that is what an engine is told, and a definition
+        from elsewhere may lack it. Computed once: the model is frozen, and keeps it all the same.
+        """
         named = {s.on_failure for s in self.steps} | {s.compensate for s in self.steps}
         return frozenset(named - {""})
 
@@ -113,7 +165,11 @@ class WorkflowDef(BaseModel):
         return found
 
     def retry_of(self, step: StepDef) -> RetryPolicy | None:
-        """Return the policy in force for a step: its own, the workflow's, or its ``retries``."""
+        """Return the policy in force for a step: its own, the workflow's, or its ``retries``.
+
+        In this order, so a workflow's policy goes before a step's older key. None: a failure is
+        final at once.
+        """
         if step.retry is not None:
             return step.retry
         if self.default_retry is not None:
@@ -143,6 +199,9 @@ class WorkflowDef(BaseModel):
     def read(cls, source: bytes | Mapping[str, object]) -> "WorkflowDef":
         """Read a definition.
 
+        Args:
+            source: JSON as bytes, or what a JSON reader has made of it.
+
         Raises:
             UsageError: it is none; the text names the place and the mistake.
         """
@@ -151,11 +210,15 @@ class WorkflowDef(BaseModel):
                 return cls.model_validate_json(source)
             return cls.model_validate(source)
         except ValidationError as error:
-            raise UsageError(f"not a workflow: {told(error)}") from error
+            raise UsageError(f"not a workflow: {validation_text(error)}") from error
 
 
-def told(error: ValidationError) -> str:
-    """Say where a definition is wrong, and how; the first few mistakes."""
+def validation_text(error: ValidationError) -> str:
+    """Say where a definition is wrong, and how; the first few mistakes.
+
+    Without the input that pydantic would show: it may be large, and may hold what nobody should
+    read in a log.
+    """
     return "; ".join(
         f"{_place(found['loc'])}{found['msg'].removeprefix('Value error, ')}"
         for found in error.errors(include_url=False, include_input=False)[:3]
@@ -163,6 +226,7 @@ def told(error: ValidationError) -> str:
 
 
 def _place(loc: Sequence[str | int]) -> str:
+    """Say where a mistake stands, with a hint at the one that everybody makes: seconds."""
     place = ".".join(map(str, loc))
     hint = ""
     if place.endswith(("timeout", "delay", "duration")):

@@ -1,4 +1,20 @@
-"""Retry policies: when the engine runs a failed step again (contract 6.4, 10.2)."""
+"""Retry policies: when the engine runs a failed step again (contract 6.4, 10.2).
+
+The delay after a failed attempt *a*, before all bounds:
+
+===============  =====================================
+``fixed``        ``initial_delay``
+``linear``       ``initial_delay * a``
+``exponential``  ``initial_delay * multiplier^(a - 1)``
+===============  =====================================
+
+Then ``max_delay``, if there is one, and in any case a millisecond at the least and an hour at the
+most. Without jitter, as the engine has it: steps that failed together are tried together again.
+
+Acted upon by an engine, never by a worker: what a handler asks for by ``Retryable`` is another
+thing, which the worker does by itself (``attempt.outcome``). A step without a policy has failed
+with its first failure.
+"""
 
 from enum import StrEnum
 from typing import Self, final
@@ -8,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MIN_DELAY_NS = 1_000_000
 MAX_DELAY_NS = 3_600_000_000_000
 MAX_ATTEMPTS = 100_000
+"""Retries that the engine accepts in a policy."""
 LEGACY_DELAY_NS = 5_000_000_000
 """The fixed delay of the old ``retries`` key."""
 
@@ -60,7 +77,10 @@ class RetryPolicy(BaseModel):
         return {**written, "multiplier": self.multiplier} if self.multiplier else written
 
     def delay_ns(self, attempt: int) -> int:
-        """Return the delay before the retry that follows a failed attempt (from 1)."""
+        """Return the delay before the retry that follows a failed attempt (from 1), nanoseconds.
+
+        Never 0: a timer of the engine's has a millisecond at the least.
+        """
         if self.strategy is Strategy.LINEAR:
             delay = self.initial_delay * attempt
         elif self.strategy is Strategy.EXPONENTIAL:
@@ -72,6 +92,7 @@ class RetryPolicy(BaseModel):
         return min(max(delay, MIN_DELAY_NS), MAX_DELAY_NS)
 
     def _grown(self, attempt: int) -> int:
+        """Return the exponential delay; a power that no float holds is more than any bound."""
         try:
             return round(min(self.initial_delay * self.multiplier ** (attempt - 1), MAX_DELAY_NS))
         except OverflowError:

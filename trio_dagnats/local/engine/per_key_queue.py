@@ -10,12 +10,21 @@ import trio
 T = TypeVar("T")
 
 MOST = 100
-"""Things that are done together: one write of a run's snapshot for all of them."""
+"""Things that are done together: one write of a run's snapshot for all of them.
+
+It also bounds how long one write can be put off by things that go on coming.
+"""
 
 
 @final
-class Lanes(Generic[T]):
+class PerKeyQueue(Generic[T]):
     """Work in order per key; a lane lives only while it has something to do.
+
+    A lane is a task and a queue. Things stay in the queue while they are worked on, so a
+    cancelled lane drops those as well: whoever dropped a message that was half dealt with hands
+    it back, and dealing with it once more is safe.
+
+    The queues have no bound of their own; whoever puts things in has credits (``Feed``).
 
     Args:
         nursery: where lanes run.
@@ -35,7 +44,10 @@ class Lanes(Generic[T]):
         self._lanes: dict[str, deque[T]] = {}
 
     def put(self, key: str, thing: T) -> None:
-        """Add something to a key's lane."""
+        """Add something to a key's lane.
+
+        Called from callbacks; never waits. A new lane's task begins in trio's next turn.
+        """
         lane = self._lanes.get(key)
         if lane is not None:
             lane.append(thing)

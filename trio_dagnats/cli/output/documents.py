@@ -1,4 +1,13 @@
-"""Runs, steps and events as JSON documents: what ``--json`` writes. Pure; times are RFC 3339."""
+"""Runs, steps and events as JSON documents: what ``--json`` writes. Pure; times are RFC 3339.
+
+These are an interface: programs read them, so keys are only added (the command line's ``--json``
+output is public). A value that is not known is ``null`` in runs and steps, so that their keys
+are always there. An event has only the keys that it has something for: there are many kinds of
+them.
+
+``seconds`` are computed here, and as numbers, so that nobody has to read two times to get one. They
+are ``null`` while something goes on.
+"""
 
 import json
 
@@ -10,7 +19,10 @@ Document = dict[str, object]
 
 
 def of_run(run: WorkflowRun) -> Document:
-    """Describe a run without its steps."""
+    """Describe a run without its steps.
+
+    Times stand as the engine has stored them, with its precision.
+    """
     step_id, error = run.failed_step()
     return {
         "run_id": run.run_id,
@@ -24,7 +36,10 @@ def of_run(run: WorkflowRun) -> Document:
 
 
 def of_timeline(found: RunTimeline) -> Document:
-    """Describe a run with its steps and their attempts."""
+    """Describe a run with its steps and their attempts.
+
+    What ``show --json`` writes. The workflow's definition is not in it.
+    """
     return {
         **of_run(found.run),
         "seconds": _seconds(found.started_ns, found.ended_ns),
@@ -34,7 +49,10 @@ def of_timeline(found: RunTimeline) -> Document:
 
 
 def of_event(event: HistoryEvent) -> Document:
-    """Describe an event."""
+    """Describe an event.
+
+    The payload is parsed: a string of JSON inside JSON would be of no use to anybody.
+    """
     found: Document = {
         "type": event.type,
         "run_id": event.run_id,
@@ -48,7 +66,11 @@ def of_event(event: HistoryEvent) -> Document:
 
 
 def of_chunk(run_id: str, step_id: str, data: bytes, now_ns: int) -> Document:
-    """Describe a stream chunk; bytes that are no UTF-8 are replaced."""
+    """Describe a stream chunk; bytes that are no UTF-8 are replaced.
+
+    The time is that of its arrival here, as a chunk has none of its own. Its ``type`` is no
+    event's, so ``tail --json`` can mix both.
+    """
     return {
         "type": "stream",
         "run_id": run_id,
@@ -59,6 +81,10 @@ def of_chunk(run_id: str, step_id: str, data: bytes, now_ns: int) -> Document:
 
 
 def _of_step(step: StepTimeline) -> Document:
+    """Describe a step as the engine keeps it, with the attempts that its history tells of.
+
+    Type and task are ``null`` if the history does not hold the definition any more.
+    """
     return {
         "id": step.id,
         "type": step.type or None,
@@ -75,12 +101,18 @@ def _of_step(step: StepTimeline) -> Document:
 
 
 def _output(step: StepTimeline) -> object:
+    """Return a step's output; for a map that goes on, what its items have given so far."""
     if step.state.map_instances and not step.state.output:
         return [instance.output for instance in step.state.map_instances]
     return step.state.value()
 
 
 def _of_attempt(attempt: AttemptTimeline) -> Document:
+    """Describe an attempt.
+
+    ``starts`` is more than 1 after redeliveries; ``end`` is a word of ``AttemptEnd``. The id is
+    the step's, or that of an instance of a map, of which all attempts stand in one list.
+    """
     return {
         "step_id": attempt.step_id,
         "number": attempt.number,
@@ -95,10 +127,12 @@ def _of_attempt(attempt: AttemptTimeline) -> Document:
 
 
 def _at(ns: int | None) -> str | None:
+    """Write a time, or nothing if it is not known."""
     return None if ns is None else rfc3339(ns)
 
 
 def _seconds(started_ns: int | None, ended_ns: int | None) -> float | None:
+    """Return a duration, or nothing while one of its ends is missing."""
     if started_ns is None or ended_ns is None:
         return None
     return (ended_ns - started_ns) / NS

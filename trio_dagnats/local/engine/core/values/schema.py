@@ -1,4 +1,9 @@
-"""The part of JSON Schema that workflows use for their input (contract 10.1). Pure."""
+"""The part of JSON Schema that workflows use for their input (contract 10.1). Pure.
+
+``type``, ``required`` and ``properties``; everything else in a schema is ignored, as the DagNats
+engine does. A schema is checked where a run is asked for and again where it begins, because an
+event that starts a run need not have come through the API.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,7 +11,11 @@ TYPES = frozenset({"string", "number", "boolean", "object", "array"})
 
 
 def mismatch(schema: Mapping[str, object] | None, value: object, place: str = "") -> str:
-    """Say where a value does not fit a schema, and how; empty if it does."""
+    """Say where a value does not fit a schema, and how; empty if it does.
+
+    The first problem only, in the order: the type, missing fields, then the fields one by one.
+    An empty schema, or none, fits everything.
+    """
     if not schema:
         return ""
     wanted, found = schema.get("type"), json_type(value)
@@ -25,7 +34,10 @@ def mismatch(schema: Mapping[str, object] | None, value: object, place: str = ""
 
 
 def unknown_types(schema: Mapping[str, object] | None, place: str = "") -> Iterator[str]:
-    """Yield the types that no value has, such as ``integer``, and where they stand."""
+    """Yield the types that no value has, such as ``integer``, and where they stand.
+
+    For ``supported``: such a schema would refuse every value there.
+    """
     wanted = (schema or {}).get("type")
     if wanted and wanted not in TYPES:
         yield f"the type {wanted!r} of {place or 'the input'}"
@@ -46,8 +58,10 @@ def _inside(place: str, key: str) -> str:
 
 
 def _mapping(value: object) -> Mapping[str, object]:
+    """Read a part of a schema; one of another kind says nothing and constrains nothing."""
     return value if isinstance(value, dict) else {}
 
 
 def _list(value: object) -> list[object]:
+    """The same for a list."""
     return value if isinstance(value, list) else []

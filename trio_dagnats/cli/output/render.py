@@ -1,4 +1,19 @@
-"""Runs, steps and workers as tables, trees and lines. Pure: values in, renderables out."""
+"""Runs, steps and workers as tables, trees and lines. Pure: values in, renderables out.
+
+A run looks like this::
+
+    greet  4f1c...  failed  3.21 s                 run_line
+    ├── fetch  completed  0.25 s                   _step_line
+    └── write  failed  2.90 s  2 attempts
+        ├── attempt 1  failed  1.40 s  disk full   _attempt_line
+        └── attempt 2  failed  1.50 s  disk full
+
+Errors and outputs go through ``texts.one_line``, names of workflows and hosts in as ``Text``: no
+markup is read in them, and no error text can colour, move or clear the terminal.
+
+Times: ``now_ns`` is what a duration that goes on is counted to. All values of one picture are drawn
+with the same one.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from trio_dagnats.cli import texts
+from trio_dagnats.cli.output import texts
 from trio_dagnats.client import (
     AttemptEnd,
     AttemptTimeline,
@@ -37,15 +52,22 @@ STYLES = {
 }
 """Readable on light and dark; words that are not here have no colour."""
 ATTEMPTS_SHOWN = 20
+"""Of one step; a loop may have thousands, and the newest are what is looked for."""
 
 
 def status(word: str) -> Text:
-    """Write a status in its colour."""
+    """Write a status in its colour.
+
+    The word says all; colour only helps to find it, so a terminal without any loses nothing.
+    """
     return Text(word, style=STYLES.get(word, ""))
 
 
 def table(*columns: str) -> Table:
-    """Make a table without lines; its first columns are never cut."""
+    """Make a table without lines; its first columns are never cut.
+
+    The last column may be long (an error) and is folded; the others hold ids, which are copied.
+    """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
         made.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
@@ -53,7 +75,10 @@ def table(*columns: str) -> Table:
 
 
 def runs_table(runs: Sequence[WorkflowRun], now_ns: int, *, whole_ids: bool) -> Table:
-    """List runs, one a line."""
+    """List runs, one a line.
+
+    Whole ids for what is no terminal: a program that reads them needs all of one.
+    """
     made = table("RUN", "WORKFLOW", "STATUS", "STARTED", "TOOK", "ERROR")
     for run in runs:
         started_ns, ended_ns = time_of(run.created_at), time_of(run.completed_at)
@@ -70,7 +95,10 @@ def runs_table(runs: Sequence[WorkflowRun], now_ns: int, *, whole_ids: bool) -> 
 
 
 def workers_table(workers: Sequence[WorkerRegistration]) -> Table:
-    """List workers, one a line."""
+    """List workers, one a line.
+
+    The host and the process are there to find it with ``ssh`` and ``kill``; not all tell a pid.
+    """
     made = table("WORKER", "LANGUAGE", "HOST", "PID", "SERVES")
     for found in workers:
         made.add_row(
@@ -84,7 +112,11 @@ def workers_table(workers: Sequence[WorkerRegistration]) -> Table:
 
 
 def worker_attempts(found: WorkerAttempts) -> Text:
-    """Draw a worker's attempts, each with the tree of its tasks."""
+    """Draw a worker's attempts, each with the tree of its tasks.
+
+    A worker without an answer is drawn in red with the three things that it can mean; which one
+    it is cannot be known from here.
+    """
     where = f"  {found.hostname}  pid {found.pid}" if found.pid else ""
     drawn = Text.assemble((found.worker_id, "bold"), where)
     if found.attempts is None:
@@ -102,7 +134,11 @@ def worker_attempts(found: WorkerAttempts) -> Text:
 def run_tree(
     found: RunTimeline, now_ns: int, *, whole_ids: bool = True, most: int = ATTEMPTS_SHOWN
 ) -> Tree:
-    """Draw a run with its steps and their attempts, at most so many of each step."""
+    """Draw a run with its steps and their attempts, at most so many of each step.
+
+    ``whole_ids`` is for a single run, whose id is copied; the live view of ``dev`` shortens
+    them, and shows fewer attempts (``most``).
+    """
     tree = Tree(run_line(found, now_ns, whole_ids=whole_ids), guide_style="")
     for step in found.steps:
         branch = tree.add(_step_line(step, now_ns))
@@ -112,7 +148,11 @@ def run_tree(
 
 
 def run_line(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Text:
-    """Write a run as one line."""
+    """Write a run as one line.
+
+    The same line is the head of :func:`run_tree` and, in ``dev``, all that is shown of an old
+    run.
+    """
     run = found.run
     return Text.assemble(
         (run.workflow_id, "bold"),
@@ -125,6 +165,10 @@ def run_line(found: RunTimeline, now_ns: int, *, whole_ids: bool = True) -> Text
 
 
 def _step_line(step: StepTimeline, now_ns: int) -> Text:
+    """Write a step as one line: id, status, how long, what is special, and its error.
+
+    The error stands here only if no attempt's line has it.
+    """
     line = Text.assemble((step.id, "bold"), "  ", status(step.state.status.value))
     if step.begun_ns is not None:
         line.append(f"  {texts.between(step.begun_ns, step.ended_ns, now_ns)}")
@@ -136,6 +180,11 @@ def _step_line(step: StepTimeline, now_ns: int) -> Text:
 
 
 def _remarks(step: StepTimeline) -> list[str]:
+    """Say what is special about a step: its type, how far it is, whose run it has begun.
+
+    One count only, the one that fits: items of a map, iterations of a loop, or attempts. The
+    iterations in a snapshot are those that have ended, so the one that goes on is added.
+    """
     remarks = [step.type] if step.type not in {"", "normal"} else []
     if step.state.map_instances:
         done = sum(i.status.is_done for i in step.state.map_instances)
@@ -150,7 +199,11 @@ def _remarks(step: StepTimeline) -> list[str]:
 
 
 def _shown_attempts(step: StepTimeline) -> list[AttemptTimeline]:
-    """Return the attempts that say more than the step's own line."""
+    """Return the attempts that say more than the step's own line.
+
+    Of a map only failures: a line for each of its items would hide everything else. One attempt
+    alone repeats its step's line, unless it failed or was started several times.
+    """
     if step.state.map_instances:
         return [a for a in step.attempts if a.end is AttemptEnd.FAILED]
     if len(step.attempts) == 1:
@@ -160,6 +213,7 @@ def _shown_attempts(step: StepTimeline) -> list[AttemptTimeline]:
 
 
 def _attempt_lines(step: StepTimeline, now_ns: int, most: int) -> list[Text]:
+    """Write attempts, the newest ``most`` of them, and how many are left out."""
     shown = _shown_attempts(step)
     names = _names(step, shown)
     lines = [_attempt_line(n, a, now_ns) for n, a in zip(names, shown, strict=True)]
@@ -168,7 +222,11 @@ def _attempt_lines(step: StepTimeline, now_ns: int, most: int) -> list[Text]:
 
 
 def _names(step: StepTimeline, shown: Sequence[AttemptTimeline]) -> list[str]:
-    """Name attempts by what tells them apart: iteration, instance, number."""
+    """Name attempts by what tells them apart: iteration, instance, number.
+
+    An iteration is counted from the ends of attempts, because retries of one have their number
+    in the event and no iteration: after one that has continued the next iteration begins.
+    """
     names: list[str] = []
     iteration = 1
     for attempt in shown:
@@ -183,6 +241,7 @@ def _names(step: StepTimeline, shown: Sequence[AttemptTimeline]) -> list[str]:
 
 
 def _attempt_line(name: str, attempt: AttemptTimeline, now_ns: int) -> Text:
+    """Write an attempt: its name, how it stands, how long, how often it was started, its error."""
     took = texts.between(attempt.started_ns, attempt.ended_ns, now_ns)
     line = Text.assemble(name, "  ", status(attempt.end.value), f"  {took}")
     if attempt.starts > 1:
@@ -193,7 +252,11 @@ def _attempt_line(name: str, attempt: AttemptTimeline, now_ns: int) -> Text:
 
 
 def event_line(event: HistoryEvent, *, run: str = "") -> Text:
-    """Write an event as one line; with the run's name in front if there are several."""
+    """Write an event as one line; with the run's name in front if there are several.
+
+    Columns have fixed widths, as lines come one at a time and nobody knows the next; a longer
+    name pushes the rest of its own line only.
+    """
     kind = event.type.rpartition(".")[2]
     line = Text(texts.moment(event.timestamp_ns))
     if run:
@@ -203,16 +266,24 @@ def event_line(event: HistoryEvent, *, run: str = "") -> Text:
     said = _said(event)
     if said:
         line.append(f"  {said}", STYLES["failed"] if kind == "failed" else "")
+    # Without the blanks that fill the last column.
     return Text(line.plain.rstrip(), spans=line.spans)
 
 
 def chunk_line(step_id: str, data: bytes, now_ns: int) -> Text:
-    """Write a stream chunk as one line."""
+    """Write a stream chunk as one line.
+
+    It has the columns of :func:`event_line`, with ``stream`` in place of the event's type.
+    """
     text = texts.one_line(data.decode(errors="replace"))
     return Text(f"{texts.moment(now_ns)}  {step_id:<14}  {'stream':<18}  {text}")
 
 
 def _said(event: HistoryEvent) -> str:
+    """Say what an event's payload tells a person; mostly that is nothing.
+
+    Attempts are numbered from the second one on: the first is what everybody expects.
+    """
     attempt = f"attempt {event.attempt_number}  " if (event.attempt_number or 1) > 1 else ""
     if event.type == EventType.STEP_FAILED:
         return attempt + texts.one_line(error_of(event))

@@ -1,4 +1,29 @@
-"""Publishing to streams with acknowledgement: the hot half of the transport."""
+"""Publishing to streams with acknowledgement: the hot half of the transport.
+
+Two ways, one meaning. ``store`` has a task that waits, and sees everything through; ``post`` has
+none, and hands whatever is not an acknowledgement back to its caller:
+
+==============================  ===============================  ================================
+what comes                      ``store``                        ``post``: its callback gets
+==============================  ===============================  ================================
+an acknowledgement              returns ``Stored``               ``Stored``
+silence of 5 s, a reconnect     sends again, same id             the same: sends again, same id
+a refusal that passes           waits, sends again               ``ApiError``: call ``store``
+503: nobody takes the subject   asks the API: waits, or raises   ``Missing``: call ``store``
+another refusal                 raises                           that error
+the deadline passes             ``NotStored``                    ``NotStored``
+too much is queued, too large   waits for room; ``TooLarge``     returns None at once
+==============================  ===============================  ================================
+
+Sent again, a message has its first send's id, so the stream's window (5 s for a history) makes one
+of the two. Past that the condition protects: ``resend_expect`` goes with every further send. The
+first send of a post has none: it is the ordinary one, and must not wait for other steps of its run,
+with which it shares a subject (design 8.6).
+
+``Stored.resent`` says that there was a second send. It is what lets the worker tell its own
+duplicate from another's: as the answer to a single send, "duplicate" means that somebody else's
+message has the id, and nothing of ours was stored (design 8.1).
+"""
 
 import re
 from collections.abc import Mapping
@@ -22,13 +47,23 @@ from trio_dagnats.wire.names import MSG_ID
 from trio_dagnats.wire.subjects import check_msg_id
 
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
+"""The header of a conditional store. The server looks at it before it looks at the id: a message
+that is stored already gets a conflict when it is sent again with it (contract 14)."""
 BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
 """JetStream errors that pass: no quorum, out of memory or store for now, too many in flight."""
 
 
 @final
 class Publisher:
-    """Stores messages; see ``port.Broker.store`` and ``post``."""
+    """Stores messages; see ``port.Broker.store`` and ``post``.
+
+    Keeps nothing between two calls: what is in flight stands in the table of requests, which
+    reconnects and deadlines go through.
+
+    Args:
+        link: the connection.
+        api: says whether a stream takes a subject.
+    """
 
     def __init__(self, link: Link, api: JsApi) -> None:
         self._link = link
@@ -45,7 +80,13 @@ class Publisher:
         resend_expect: int | None,
         deadline: float,
     ) -> Stored:
-        """Publish until the server has answered for good, or the deadline has passed."""
+        """Publish until the server has answered for good, or the deadline has passed.
+
+        Each turn of the loop is one request with sends of its own; ``sends`` counts all of them,
+        for a refusal that passes may have come after the message was stored by an earlier send.
+
+        Cancellation: what is queued is not sent any more; what was sent may be stored.
+        """
         frame = Frame(subject, body, "", _head(headers, msg_id, expect_last), deadline)
         check_size(frame.size, subject, self._link.path.max_payload)
         if self._link.outbox.full:
@@ -77,7 +118,11 @@ class Publisher:
         deadline: float,
         done: OnStored,
     ) -> "Post | None":
-        """Publish without a task that waits; see ``port.Broker.post``."""
+        """Publish without a task that waits; see ``port.Broker.post``.
+
+        Called twice for every task. Full or too large is no error here but None, so that the one
+        way that can wait and explain is ``store``.
+        """
         link = self._link
         subject, msg_id, headers, body = event
         head = _head(headers, msg_id, None)
@@ -101,9 +146,13 @@ class Publisher:
 
 @final
 class Post(Frame):
-    """A publish for which no task waits; see ``port.Posted``. One is made for every event.
+    """A publish for which no task waits; see ``port.Pending``. One is made for every event.
 
     It is its own first frame, whose ``not_after`` is the deadline of that time.
+
+    Written to by the table of requests (``token``, ``sends``, ``frame``) and by its owner, who may
+    move ``deadline``: the sweep looks at that one, so a drain can end the wait earlier. The frame
+    that is queued keeps the deadline with which it was made.
 
     Args:
         requests: the table of requests in flight.
@@ -166,12 +215,12 @@ class Post(Frame):
         self._later = frame
 
     def again(self) -> Frame:
-        """See ``requests.Request``."""
+        """See ``requests.Request``; conditional, unless nothing is expected."""
         head = _head(self._headers, self._msg_id, self._expect)
         return Frame(self.subject, self.body, "", head, self.deadline)
 
     def answered(self, message: Incoming) -> None:
-        """See ``requests.Request``."""
+        """See ``requests.Request``; the unusual answers: a status, an error, a duplicate."""
         if message.status:
             self._done(Missing(f"nobody takes {self.subject!r} for now"))
             return
@@ -183,7 +232,7 @@ class Post(Frame):
             self._done(stored or ApiError(0, "refused for now"))
 
     def acknowledged(self, found: re.Match[bytes]) -> None:
-        """See ``requests.Request``."""
+        """See ``requests.Request``; what the pattern finds says nothing of a duplicate."""
         # As its own constructor does it, which is one call more.
         self._done(tuple.__new__(Stored, (int(found["sequence"]), False, self.sends > 1)))
 
@@ -192,11 +241,15 @@ class Post(Frame):
         self._done(NotStored(str(error)))
 
     def abandon(self) -> None:
-        """See ``port.Posted``."""
+        """See ``port.Pending``."""
         self._requests.drop(self)
 
 
 def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
+    """Write the headers of a send; empty for none.
+
+    A printable id needs no look at each of its characters, and is all that most events have.
+    """
     if expect is None and not headers and msg_id.isprintable():  # nearly always, so in one piece
         return f"NATS/1.0\r\n{MSG_ID}: {msg_id}\r\n\r\n".encode() if msg_id else b""
     full = dict(headers) if headers is not NO_HEADERS else {}
@@ -209,7 +262,13 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
 
 
 def _read(body: bytes, *, resent: bool) -> Stored | None:
-    """Read a publish acknowledgement; None for an error that passes."""
+    """Read a publish acknowledgement; None for an error that passes.
+
+    Raises:
+        Conflict: another last sequence than the expected one.
+        Missing: the stream is gone.
+        ApiError: another refusal, or no acknowledgement at all.
+    """
     found = read_reply(body)
     error, sequence = found.get("error"), found.get("seq")
     if isinstance(error, dict):

@@ -1,4 +1,8 @@
-"""Times, ids and values as people read them. Pure."""
+"""Times, ids and values as people read them. Pure.
+
+Local time, because whoever reads this sits before a clock; documents have UTC. Nothing here
+fails for an odd value: what is not known is ``-``.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -11,7 +15,11 @@ NOTHING = "-"
 
 
 def duration(ns: int | None) -> str:
-    """Write a duration: ``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 04 m``, ``2 d 13 h``."""
+    """Write a duration: ``0.25 s``, ``12.3 s``, ``4 m 05 s``, ``3 h 04 m``, ``2 d 13 h``.
+
+    Two units at most, and ever coarser: nobody compares seconds in days. Below zero (two
+    machines' clocks) counts as none.
+    """
     if ns is None:
         return NOTHING
     seconds = max(ns, 0) / NS
@@ -28,7 +36,10 @@ def duration(ns: int | None) -> str:
 
 
 def between(started_ns: int | None, ended_ns: int | None, now_ns: int) -> str:
-    """Write how long something took, or takes already."""
+    """Write how long something took, or takes already.
+
+    ``now_ns`` counts where there is no end yet.
+    """
     if started_ns is None:
         return NOTHING
     return duration((now_ns if ended_ns is None else ended_ns) - started_ns)
@@ -59,5 +70,8 @@ def value(found: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text without line ends and control characters, safe to print."""
+    """Return a text without line ends and control characters, safe to print.
+
+    Every sequence that moves a terminal's cursor begins with a character that goes here.
+    """
     return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

@@ -1,4 +1,14 @@
-"""What registering changes, as lines for people and as a JSON document. Pure."""
+"""What registering changes, as lines for people and as a JSON document. Pure.
+
+One line a workflow and one for each place that differs, as in a diff::
+
+    changed    report
+      ~ steps.fetch.timeout: 30 s -> 60 s     another value
+      + steps.send                            only in the new one
+      - priority                              only in the stored one
+
+The comparison itself is ``wire.difference``; here it is only said.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,9 +18,9 @@ from typing import final
 
 from rich.text import Text
 
-from trio_dagnats.cli import render, texts
-from trio_dagnats.cli.documents import Document
-from trio_dagnats.wire.difference import ABSENT, Difference
+from trio_dagnats.cli.output import render, texts
+from trio_dagnats.cli.output.documents import Document
+from trio_dagnats.wire.definitions.difference import ABSENT, Difference
 from trio_dagnats.wire.text import NS
 
 MOST_DIFFERENCES = 10
@@ -23,11 +33,18 @@ _DURATION = re.compile(
     r"(?!(input_schema|output_schema|priority)\.)(.*\.)?"
     r"(timeout|duration|period|loop_delay|max_duration|initial_delay|max_delay)"
 )
+"""Paths whose numbers are nanoseconds on the wire, shown as seconds. Not inside of what the user
+has written freely (schemas, rules), where the same words mean anything.
+"""
 
 
 @final
 class State(StrEnum):
-    """What registering makes, or has made, of a workflow."""
+    """What registering makes, or has made, of a workflow.
+
+    ``NEW``, ``CHANGED`` and ``UNCHANGED`` come from a comparison, ``REFUSED`` from the engine's
+    answer.
+    """
 
     NEW = "new"
     CHANGED = "changed"
@@ -43,7 +60,10 @@ def state_of(differences: Sequence[Difference] | None) -> State:
 
 
 def lines(name: str, state: State, differences: Sequence[Difference]) -> Iterator[Text]:
-    """Yield a line for the workflow, and one for each place that changes."""
+    """Yield a line for the workflow, and one for each place that changes.
+
+    The document has all places; a person who sees ten of them opens the file anyway.
+    """
     yield Text.assemble(render.status(state), " " * (11 - len(state)), name)
     for found in differences[:MOST_DIFFERENCES]:
         yield Text(f"  {_line(found)}")
@@ -54,7 +74,10 @@ def lines(name: str, state: State, differences: Sequence[Difference]) -> Iterato
 def document(
     name: str, state: State, differences: Sequence[Difference], error: str | None = None
 ) -> Document:
-    """Describe what became of a workflow; a value that is not there has no key."""
+    """Describe what became of a workflow; a value that is not there has no key.
+
+    What ``register --json`` writes, one a line. ``error`` is the engine's refusal, or ``null``.
+    """
     listed = [
         {"path": path} | {key: v for key, v in (("stored", old), ("new", new)) if v is not ABSENT}
         for path, old, new in ((d.path, d.stored, d.new) for d in differences)
@@ -63,6 +86,7 @@ def document(
 
 
 def _line(found: Difference) -> str:
+    """Write one place; a new value that is an object is not written out."""
     if found.new is ABSENT:
         return f"- {found.path}"
     new = _value(found.path, found.new)
@@ -75,6 +99,7 @@ def _line(found: Difference) -> str:
 
 
 def _value(path: str, value: object) -> str:
+    """Write a value: nanoseconds as seconds, everything else as JSON."""
     if isinstance(value, int) and _DURATION.fullmatch(path):
         return f"{value / NS:.12g} s"
     return texts.one_line(texts.value(value))

@@ -1,11 +1,16 @@
-"""What a step gets as input, and whether it is skipped (contract 10.2, 10.5). Pure."""
+"""What a step gets as input, and whether it is skipped (contract 10.2, 10.5). Pure.
+
+Nothing here is stored: a step's input is made from the run whenever it is wanted, for the first
+task, for a retry, and once more after a crash. It is the same each time, as outputs of completed
+steps do not change while somebody depends on them.
+"""
 
 import json
 from collections.abc import Callable, Mapping
 
 from trio_dagnats.local.engine.core.state import RunState
+from trio_dagnats.wire.definitions.steps import SkipIf, StepDef
 from trio_dagnats.wire.run import StepState, WorkflowRun
-from trio_dagnats.wire.steps import SkipIf, StepDef
 from trio_dagnats.wire.text import compact
 
 _ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {
@@ -17,7 +22,14 @@ _ORDERED: dict[str, Callable[[float | str, float | str], bool]] = {
 
 
 def input_of(who: str, state: RunState) -> bytes:
-    """Return the JSON of the input of a step or of an instance of a map, empty for none."""
+    """Return the JSON of the input of a step or of an instance of a map, empty for none.
+
+    Handlers of failures and compensations get what has failed in place of their dependencies'
+    outputs, of which they have none. An instance of a map gets its item.
+
+    Raises:
+        WireError: a stored output is no base64; only a foreign hand can have written that.
+    """
     step, index = state.step_and_index(who)
     if step.id in state.book.handling:
         return _handler_input(step, state)
@@ -34,6 +46,8 @@ def _handler_input(step: StepDef, state: RunState) -> bytes:
 
     The DagNats engine quotes the error by Go's rules, which for control characters is no JSON: the
     run hangs (contract H26).
+
+    Objects are put together as bytes, so that the original output stays as its worker wrote it.
     """
     source, book, steps = state.book.handling[step.id], state.book, state.run.steps
     if source not in book.undone:
@@ -47,6 +61,9 @@ def resolve_input(step: StepDef, run: WorkflowRun) -> bytes:
     """Return the JSON of what a step's dependencies give it, empty for none.
 
     No dependency: the run's input. One: its output. Several: an object of all outputs.
+
+    Dependencies without an output (skipped, recovered) are ``null`` in an object, and nothing at
+    all where there is only one. Names are sorted, so that the same run gives the same bytes.
     """
     if not step.depends_on:
         return b"" if run.input is None else compact(run.input)
@@ -70,7 +87,12 @@ def skips(rule: SkipIf | None, steps: Mapping[str, StepState]) -> bool:
 
 
 def compare(left: object, op: str, right: object) -> bool:
-    """Compare numbers, strings and truth values; things of different kinds are only unequal."""
+    """Compare numbers, strings and truth values; things of different kinds are only unequal.
+
+    No conversion: "5" and 5 are unequal here, unlike in ``paths.matches``. A truth value is no
+    number, though Python counts it as one. An order between kinds is always false, so it never
+    skips a step.
+    """
     same = type(left) is type(right) or (_is_number(left) and _is_number(right))
     if op == "==":
         return same and left == right

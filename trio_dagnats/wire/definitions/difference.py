@@ -2,6 +2,10 @@
 
 Bytes tell nothing: an engine decodes what it is sent and stores its own writing of it, with other
 keys first and without what is empty. So both sides are compared as this package writes them.
+
+Called by the client before it registers, and by the command line, which shows it. It matters
+because the DagNats engine looks a definition up by name each time: changing one changes runs that
+go on (contract H28).
 """
 
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ from typing import NamedTuple, final
 from pydantic_core import from_json
 
 from trio_dagnats.errors import UsageError
-from trio_dagnats.wire.workflow import WorkflowDef
+from trio_dagnats.wire.definitions.workflow import WorkflowDef
 
 STEPS = "steps"
 

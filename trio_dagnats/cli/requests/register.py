@@ -1,4 +1,15 @@
-"""``register``: the workflows of a module go to an engine; ``--check`` says what would change."""
+"""``register``: the workflows of a module go to an engine; ``--check`` says what would change.
+
+::
+
+    locate, collect      the module is imported here, in this process
+    connect              where the user says; else where the module's worker would
+    compare              each workflow with what is stored under its name (``client.stored``)
+    --check: say it      exit code 6 if anything is new or would change, 0 if not
+    else: register       one after the other, and say what became of each
+
+Nothing is ever unregistered: other modules' workflows are stored in the same place.
+"""
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -6,22 +17,25 @@ from pathlib import Path
 import click
 
 from trio_dagnats import Client, Worker
-from trio_dagnats.cli import changes
-from trio_dagnats.cli.changes import State
 from trio_dagnats.cli.exits import CliError, Exit, explain
 from trio_dagnats.cli.interrupt import run
 from trio_dagnats.cli.options import Setup, TargetType, talks
-from trio_dagnats.cli.runs import CONNECT_TIMEOUT
+from trio_dagnats.cli.output import changes
+from trio_dagnats.cli.output.changes import State
+from trio_dagnats.cli.requests.runs import CONNECT_TIMEOUT
 from trio_dagnats.cli.target import DEFAULT, collect, locate
 from trio_dagnats.client import WorkflowDef
 from trio_dagnats.client.stored import changes as changes_of
 from trio_dagnats.errors import BrokerError, EngineError, Missing, Refused, TooLarge
 from trio_dagnats.transport import ConnectOptions, open_broker
 from trio_dagnats.transport.port import Broker
-from trio_dagnats.wire.difference import Difference
+from trio_dagnats.wire.definitions.difference import Difference
 
 Plan = list[tuple[WorkflowDef, list[Difference] | None]]
-"""Workflows, and what is to change for each: None for a new one."""
+"""Workflows, and what is to change for each: None for a new one.
+
+Made before anything is written, so that what is said about a change is what it was before it.
+"""
 
 
 @click.command(short_help="Register the workflows in FILE_OR_MODULE.")
@@ -52,6 +66,11 @@ def register_all(
     All of them are sent, those too that are registered as they are: the engine has the last word
     on what it takes.
 
+    Called by ``register``, and by ``run --register`` before its worker starts.
+
+    The engine refuses some and takes others; those that it takes stay registered. With ``check``
+    the exit code is ``Exit.CHANGES`` if one is new or would change.
+
     Raises:
         CliError: there are none, or not all of them are registered; the text says which.
     """
@@ -73,7 +92,11 @@ def register_all(
 
 
 def _connection(setup: Setup, worker: Worker | None) -> AbstractAsyncContextManager[Broker]:
-    """Connect as the worker does, who may have a login and a server of its own."""
+    """Connect as the worker does, who may have a login and a server of its own.
+
+    The URL of the command line or the environment goes before the worker's own, but its login
+    does not get lost by that: the connection is made by the worker, which is moved there.
+    """
     if worker is None:
         return open_broker(setup.url, ConnectOptions(connect_timeout=CONNECT_TIMEOUT))
     if setup.known_url is not None:
@@ -82,6 +105,12 @@ def _connection(setup: Setup, worker: Worker | None) -> AbstractAsyncContextMana
 
 
 async def _compare(setup: Setup, broker: Broker, workflows: tuple[WorkflowDef, ...]) -> Plan:
+    """Find out what registering would change; None stands for a workflow that is new.
+
+    Raises:
+        CliError: there is no engine on the server. Said here, because only here is it known which
+            server that is: ``cli.app`` would name the one of the options.
+    """
     try:
         return [(workflow, await changes_of(broker, workflow)) for workflow in workflows]
     except Missing as error:  # here, because the server may be the worker's own
@@ -89,6 +118,7 @@ async def _compare(setup: Setup, broker: Broker, workflows: tuple[WorkflowDef, .
 
 
 def _say_what_would_change(setup: Setup, plan: Plan) -> int:
+    """Write the comparison; return whether anything is to be done, as an exit code."""
     states = [changes.state_of(differences) for _, differences in plan]
     for (workflow, differences), state in zip(plan, states, strict=True):
         _tell(setup, workflow, state, differences)
@@ -99,7 +129,14 @@ def _say_what_would_change(setup: Setup, plan: Plan) -> int:
 
 
 async def _register(setup: Setup, client: Client, plan: Plan) -> None:
-    """Register one after the other; a refusal keeps none of the others back, silence does."""
+    """Register one after the other; a refusal keeps none of the others back, silence does.
+
+    A refusal is about one workflow, so the others are tried. Silence is about the engine: each
+    of the others would wait just as long, so it ends there and names all that are left.
+
+    Raises:
+        CliError: not all are registered; the text says which, and what became of the others.
+    """
     refused: list[str] = []
     for number, (workflow, differences) in enumerate(plan):
         try:
@@ -124,6 +161,7 @@ def _tell(
     differences: list[Difference] | None,
     error: str | None = None,
 ) -> None:
+    """Write one workflow's lines, or its document; called as soon as that is known."""
     if setup.screen.as_json:
         setup.screen.line(changes.document(workflow.name, state, differences or (), error))
         return
