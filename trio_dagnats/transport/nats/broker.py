@@ -16,6 +16,7 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.nats.stores import Publisher
 from trio_dagnats.transport.port import (
+    FOREVER,
     FRESH,
     NO_HEADERS,
     ConsumerSpec,
@@ -42,9 +43,13 @@ class NatsBroker:
         self._publisher = Publisher(link, self._api)
         self.post = self._publisher.post
         self.time_ns = time.time_ns
-        self.abort_after = link.abort_after
+        self.abort_after = link.abort_after  # no property: each task reads it
+        link.on_closed = self._closed
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
+
+    def _closed(self) -> None:
+        self.abort_after = FOREVER  # nothing arrives any more, so nothing is surely in time
 
     @property
     def max_payload(self) -> int:

@@ -15,6 +15,10 @@ from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
 BARRIER_PATIENCE = 5.0
 
 
+def _nothing() -> None:
+    """Take news that nobody wants."""
+
+
 class Path(Writer, Protocol):
     """How subscriptions and frames reach the server: by our own bytes, or by nats-py's calls."""
 
@@ -51,6 +55,9 @@ class Link:
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
         echoed_at: trio time at which the last echo was asked for.
+        over: set once the connection cannot be used any more, or is of no use.
+        why_over: the reason then.
+        on_closed: called when the connection has ended for good.
     """
 
     def __init__(self, make_path: "Callable[[Link], Path]", abort_after: float) -> None:
@@ -58,6 +65,9 @@ class Link:
         self.now = trio.lowlevel.current_clock().current_time
         self.active = 0
         self.echoed_at = 0.0
+        self.over = trio.Event()
+        self.why_over = ""
+        self.on_closed: Callable[[], None] = _nothing
         self.routes = Routes()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
@@ -78,6 +88,19 @@ class Link:
         for route in self.routes.all():
             route.missed()
         self.outbox.wake()
+
+    def give_up(self, why: str) -> None:
+        """End the block that uses the connection; the first reason stays."""
+        if not self.over.is_set():
+            self.why_over = why
+            self.over.set()
+
+    def closed(self, why: str) -> None:
+        """Take the news that the connection has ended for good: no answer will come any more."""
+        self.give_up(why)
+        self.on_closed()
+        self.requests.over = True
+        self.outbox.clear()
 
     async def echo(self, deadline: float) -> None:
         """Send a message to ourselves: it comes back when all before it has been processed.

@@ -125,6 +125,7 @@ class Requests:
         inbox: the same.
         contact: the newest trio time of which the server is known to have heard from us later:
             what arrives from now on was sent after it.
+        over: whether no answer can come any more; the next look then ends what is asked.
     """
 
     def __init__(self, outbox: Outbox, inbox: str) -> None:
@@ -136,6 +137,7 @@ class Requests:
         self._table: dict[bytes, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
         self.contact = 0.0
+        self.over = False
 
     @property
     def subject(self) -> str:
@@ -224,8 +226,9 @@ class Requests:
                 await self._filled.park()
             await trio.sleep(SWEEP)
             now = trio.current_time()
-            for late in [r for r in self._table.values() if r.deadline <= now]:
-                self._fail(late, NotStored("the server did not answer in time"))
+            why = "the connection has ended" if self.over else "the server did not answer in time"
+            for late in [r for r in self._table.values() if self.over or r.deadline <= now]:
+                self._fail(late, NotStored(why))
             for silent in [r for r in self._table.values() if _is_silent(r, now)]:
                 frame = _again(silent)
                 if frame is not None:

@@ -66,8 +66,8 @@ class _Holder:
 
     async def watch(self) -> None:
         """See ``link.Holder``."""
-        await self._path.closed.wait()
-        raise ConnectError("the nats-py client was closed while it was in use")
+        await self._link.over.wait()
+        raise ConnectError(f"the nats-py client cannot be used any more: {self._link.why_over}")
 
     async def run(self) -> None:
         """Move frames and watch for reconnects, until :meth:`leave`."""
@@ -97,7 +97,6 @@ class BorrowedPath:
         self._loop = loop
         self._link = link
         self._subscriptions: dict[int, Subscription] = {}
-        self.closed = trio.Event()
         self._reconnects = int(client.stats["reconnects"])
 
     @property
@@ -170,14 +169,17 @@ class BorrowedPath:
         await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
 
     async def watch(self, link: Link) -> None:
-        """Notice reconnects of the client, until its end."""
-        while not self._client.is_closed:
+        """Notice reconnects of the client, until its end.
+
+        One that is being drained has ended for us: it subscribes to nothing any more.
+        """
+        while not (self._client.is_closed or self._client.is_draining):
             await trio.sleep(LOOK)
             reconnects = int(self._client.stats["reconnects"])
             if reconnects != self._reconnects and self.writable:
                 self._reconnects = reconnects
                 link.reconnected()
-        self.closed.set()
+        link.closed("it was closed or drained while it was in use")
 
     async def end(self, link: Link) -> None:
         """Send what is queued and end our subscriptions; the client stays as it was."""

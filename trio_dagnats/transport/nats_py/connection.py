@@ -74,7 +74,6 @@ class _Connection:
         self._scope = trio.CancelScope(shield=True)
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
-        self._closed = trio.Event()
         self.ready = trio.Event()
         self._leaving = False
         self._path: OwnPath | None = None
@@ -85,10 +84,8 @@ class _Connection:
 
     async def watch(self) -> None:
         """See ``link.Holder``."""
-        await self._closed.wait()
-        raise ConnectError(
-            f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
-        )
+        await self._link.over.wait()
+        raise ConnectError(f"the connection to {self._names} ended for good: {self._link.why_over}")
 
     async def run(self) -> None:
         """Hold the connection until :meth:`leave`.
@@ -99,7 +96,7 @@ class _Connection:
         protect_loop()
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(_log_loop_error)
-            link = self._make_link(loop)
+            self._link = link = self._make_link(loop)
             await self._dial(loop)
             self.broker = NatsBroker(link)
             with self._scope:
@@ -223,7 +220,7 @@ class _Connection:
     async def _on_closed(self) -> None:
         if self._path is not None:
             self._path.lost()
-        self._closed.set()
+        self._link.closed(str(self._refusal or "closed"))
 
     def _connect_arguments(self) -> dict[str, object]:
         options = self._options
