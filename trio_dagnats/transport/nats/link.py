@@ -11,6 +11,7 @@ from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
 from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
 from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
+from trio_dagnats.transport.nats.silence import Silence
 
 BARRIER_PATIENCE = 5.0
 
@@ -43,6 +44,10 @@ class Path(Writer, Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """End this connection, so that another one is made; if that is ours to do."""
+        ...
+
 
 class Link:
     """A connection: its path, its outbox, its requests and its routes.
@@ -55,6 +60,7 @@ class Link:
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
         echoed_at: trio time at which the last echo was asked for.
+        silence: what is known of pulls that nobody answers.
         over: set once the connection cannot be used any more, or is of no use.
         why_over: the reason then.
         on_closed: called when the connection has ended for good.
@@ -72,6 +78,7 @@ class Link:
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
         self.requests = Requests(self.outbox, new_inbox())
+        self.silence = Silence(self.path.renew, self.give_up)
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start the tasks that move frames, and open the inbox for answers."""

@@ -181,6 +181,9 @@ class BorrowedPath:
                 link.reconnected()
         link.closed("it was closed or drained while it was in use")
 
+    def renew(self) -> None:
+        """Do nothing: the client, and when it connects, are its owner's."""
+
     async def end(self, link: Link) -> None:
         """Send what is queued and end our subscriptions; the client stays as it was."""
         async with trio.open_nursery() as nursery:

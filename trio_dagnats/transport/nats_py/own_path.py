@@ -58,6 +58,10 @@ class OwnPath:
         """Wait for an echo of our own: everything before it has been processed."""
         await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
 
+    def renew(self) -> None:
+        """End this connection; nats-py makes another one."""
+        self._client.cut()
+
     def lost(self) -> None:
         """Stop writing."""
         self.writable = False

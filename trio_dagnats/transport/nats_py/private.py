@@ -233,6 +233,10 @@ class HookedClient(SteadyClient):
         writer = self._tcp.writer
         return writer.transport.get_write_buffer_size() if writer is not None else 0
 
+    def cut(self) -> None:
+        """End this connection by a reset; the reader notices it, and another one is made."""
+        self._tcp.close()
+
     async def drop(self) -> None:
         """Close what a given-up connect has left open: nats-py leaves it to the collector."""
         self._tcp.close()
