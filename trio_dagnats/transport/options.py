@@ -1,7 +1,5 @@
 """How to connect: one frozen object; nothing secret in it is ever shown."""
 
-import importlib.util
-import re
 import ssl
 from dataclasses import dataclass, field
 from math import isfinite
@@ -10,12 +8,11 @@ from typing import final
 from urllib.parse import urlsplit
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.transport.key_files import read_key
 
 SCHEMES = ("nats", "tls")
 """No ``ws``: it needs aiohttp, and our own transport speaks plain TCP and TLS only."""
 DEFAULT_PORT = 4222
-_SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
-_JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 
 
 @final
@@ -34,6 +31,9 @@ class ConnectOptions:
         tls: the context to verify the server with; when given (or with a ``tls://`` URL), nothing
             is sent to a server that does not speak TLS.
         connect_timeout: seconds until a first connect is given up.
+        login_patience: seconds after a refused login until a connection that was lost is given up,
+            if no login has succeeded since: a rotated secret may come late. Files are read again at
+            each try. Refusals of the first connect are final at once.
 
     Raises:
         UsageError: options that contradict each other, or a file that is not there or holds no
@@ -48,6 +48,7 @@ class ConnectOptions:
     nkey_seed: str | Path | None = None
     tls: ssl.SSLContext | None = None
     connect_timeout: float = 10.0
+    login_patience: float = 60.0
 
     def __post_init__(self) -> None:
         """Check what can be checked without a server."""
@@ -64,32 +65,11 @@ class ConnectOptions:
             raise UsageError("give user and password together")
         if not (isfinite(self.connect_timeout) and self.connect_timeout > 0):
             raise UsageError(f"connect_timeout must be seconds > 0, not {self.connect_timeout!r}")
+        if not (isfinite(self.login_patience) and self.login_patience >= 0):
+            raise UsageError(f"login_patience must be seconds >= 0, not {self.login_patience!r}")
         for path in (self.credentials, self.nkey_seed):
             if path is not None:
-                _check_key_file(Path(path), jwt=path is self.credentials)
-
-
-def _check_key_file(path: Path, *, jwt: bool) -> None:
-    """Look into a file with a key, or nats-py's insides would tell what is wrong with it."""
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r} to log in with")
-    if importlib.util.find_spec("nkeys") is None:
-        raise UsageError("logging in with a key needs `pip install 'trio-dagnats[nkeys]'`")
-    text = path.read_text(errors="replace")
-    seed = _SEED.search(text)
-    if seed is None or not _is_seed(seed[0]) or (jwt and _JWT.search(text) is None):
-        what = "a JWT and its nkey seed (`nsc generate creds`)" if jwt else "an nkey seed (SU...)"
-        raise UsageError(f"the file {str(path)!r} does not hold {what}")
-
-
-def _is_seed(text: str) -> bool:
-    import nkeys  # noqa: PLC0415 - loaded by those only who log in with it
-
-    try:
-        nkeys.from_seed(bytearray(text.encode())).wipe()
-    except (nkeys.NkeysError, ValueError):
-        return False
-    return True
+                read_key(Path(path), jwt=path is self.credentials)
 
 
 def check_url(url: str) -> str:

@@ -26,7 +26,9 @@ from trio_dagnats.transport.nats.link import Link, held
 from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
 from trio_dagnats.transport.nats_py.private import (
+    Complaint,
     HookedClient,
+    NoLogin,
     PlainText,
     SteadyClient,
     hooks_fit,
@@ -47,6 +49,8 @@ ABORT_AFTER = 35.0
 """Seconds until a dead connection is aborted: (pings + 1) intervals, and some for the loop."""
 RECONNECT_WAIT = 0.25
 CHECK_PATIENCE = 2.0
+MAX_COMPLAINTS = 20
+"""Different complaints of the server that are logged as warnings, for each connection."""
 
 
 @asynccontextmanager
@@ -74,6 +78,9 @@ class _Connection:
         self._scope = trio.CancelScope(shield=True)
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
+        self._refused_at: float | None = None
+        self._away_at = 0.0
+        self._complaints: set[str] = set()
         self.ready = trio.Event()
         self._leaving = False
         self._path: OwnPath | None = None
@@ -163,7 +170,7 @@ class _Connection:
 
     def _why_not(self) -> str:
         seconds = self._options.connect_timeout
-        if isinstance(self._refusal, PlainText):
+        if isinstance(self._refusal, PlainText | NoLogin):
             return f"cannot connect to {self._names}: {self._refusal}"
         if self._refusal is not None and _is_refused(self._refusal):
             return f"{self._names} refused the credentials: check user, token, credentials or nkey"
@@ -201,9 +208,34 @@ class _Connection:
 
     async def _on_error(self, error: Exception) -> None:
         self._refusal = error
-        if isinstance(error, PlainText) or _is_refused(error):
+        if isinstance(error, Complaint):
+            self._complained(str(error))
+        elif isinstance(error, PlainText | NoLogin) or _is_refused(error):
             self._dialling.cancel()  # trying again changes nothing
+            if self.ready.is_set():
+                self._refused(error)
+        elif isinstance(error, OSError):
+            self._away_at = trio.current_time()
         log.debug("nats: %r", error)
+
+    def _complained(self, text: str) -> None:
+        """Log what the server complains about, each once: some it says for every message."""
+        if text not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
+            self._complaints.add(text)
+            log.warning("%s says: %s", self._names, text)
+
+    def _refused(self, error: Exception) -> None:
+        """Take a refused login: it may be granted a little later, but it is not tried for ever.
+
+        As long as some server is not there at all, not every one has refused.
+        """
+        patience, now = self._options.login_patience, trio.current_time()
+        if self._refused_at is None:
+            self._refused_at = now
+            text = "%s: the login is refused (%s); trying for %g s, with what the file holds then"
+            log.warning(text, self._names, error, patience)
+        if now - max(self._refused_at, self._away_at) >= patience:
+            self._link.give_up(f"no login for {patience:g} s (login_patience): {error}")
 
     async def _on_lost(self) -> None:
         known = self._path is None or self._path.writable
@@ -215,6 +247,7 @@ class _Connection:
     async def _on_back(self) -> None:
         if self._path is not None:
             self._path.back()
+        self._refused_at = None
         log.warning("connection to %s is back", self._names)
 
     async def _on_closed(self) -> None:
@@ -248,10 +281,14 @@ class _Connection:
         return {name: value for name, value in arguments.items() if value is not None}
 
 
+_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
+
+
 def _is_refused(error: Exception) -> bool:
     """Say whether the server has refused the credentials; nats-py knows one wording of two."""
+    text = str(error).lower()
     known = isinstance(error, nats.errors.AuthorizationError)
-    return known or "authorization violation" in str(error).lower()
+    return known or any(refusal in text for refusal in _REFUSALS)
 
 
 def _path(path: str | Path | None) -> str | None:

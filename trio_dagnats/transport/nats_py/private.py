@@ -7,10 +7,12 @@ Where they do not do what we know, ``connection`` uses the public path instead (
 """
 
 import asyncio
+import base64
 import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import cast
 
 import nats.errors
@@ -20,12 +22,25 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from trio_asyncio._loop import TrioEventLoop
 
+from trio_dagnats.errors import UsageError
+from trio_dagnats.transport.key_files import read_key
 from trio_dagnats.transport.nats.parsing import first_message, incoming, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
 
 CLOSE_PATIENCE = 1.0
 Take = Callable[[bytes], bytes]
 """Takes from the front of what came in what it can, and returns the rest."""
+
+
+class Complaint(nats.errors.Error):
+    """What the server has said in a ``-ERR``."""
+
+
+class NoLogin(nats.errors.Error):
+    """There is nothing to log in with now: the file is gone, half written, or holds no key."""
+
+    def __str__(self) -> str:
+        return str(self.__cause__)
 
 
 class PlainText(nats.errors.Error):
@@ -157,22 +172,100 @@ class OddBytes(nats.errors.Error):
         return f"the server does not speak the NATS protocol: {self.__cause__!r}"
 
 
+def _nobody() -> None:
+    """Take news that nobody wants."""
+
+
 class SteadyClient(Client):
-    """A client that reconnects whatever has ended nats-py's tasks.
+    """A client that reconnects whatever has ended nats-py's tasks, and logs in with what is new.
 
     It knows a few exceptions. All others, such as those of its own parser, end a task of it in
     silence: the connection is open, and nobody reads or mends it.
+
+    Attributes:
+        informed: called when the server has said something of itself later than at the greeting.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.informed: Callable[[], None] = _nobody
 
     async def _read_loop(self) -> None:
         """Read until the connection is lost; nothing is done if nats-py has seen that itself."""
         await super()._read_loop()
         await self._process_op_err(nats.errors.ProtocolError())
 
+    async def _attempt_reconnect(self) -> None:
+        """Try until it is connected; whatever one try raises, another one follows.
+
+        A cancellation that nobody has asked for is taken by nats-py for its own end. Then the
+        connection has ended, and says so.
+        """
+        mine = asyncio.current_task()
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except Exception as error:  # noqa: BLE001 - nobody else sees it; it is reported
+                self._status = Client.RECONNECTING
+                await self._error_cb(error)
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+            else:
+                break
+        given_up = self._reconnection_task is mine and self._reconnection_task_future is not None
+        if given_up and not self.is_closed and self._closed_cb is not None:
+            await self._closed_cb()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Report what the server complains about, and nothing more.
+
+        Where that is the end, the server closes the connection, and the reader notices it. nats-py
+        would close it for good, for errors too after which the server goes on.
+        """
+        await self._error_cb(Complaint(err_msg.strip("'")))
+
+    async def _process_info(
+        self,
+        info: dict[str, object],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - nats-py's signature
+    ) -> None:
+        """Take what the server says of itself later, as the limits of the account."""
+        await super()._process_info(info, initial_connection)
+        limit = info.get("max_payload")
+        if not initial_connection and isinstance(limit, int):
+            self._max_payload = limit
+            self.informed()
+
+    def _setup_nkeys_connect(self) -> None:
+        """Read no file yet: that is done for each login."""
+
+    def _take_key(self) -> None:
+        """Read the file to log in with, once for a login: it may be another one by now.
+
+        Half of an old and half of a new file would not fit together.
+        """
+        path = self._user_credentials or self._nkeys_seed
+        if path is None:
+            return
+        try:
+            key = read_key(Path(str(path)), jwt=self._user_credentials is not None)
+        except UsageError as error:
+            raise NoLogin from error
+        import nkeys  # noqa: PLC0415 - loaded by those only who log in with it
+
+        pair = nkeys.from_seed(bytearray(key.seed.encode()))
+
+        def sign(nonce: str) -> bytes:
+            return base64.b64encode(pair.sign(nonce.encode()))
+
+        self._public_nkey = pair.public_key.decode()
+        self._user_jwt_cb = key.jwt.encode if key.jwt else None
+        self._signature_cb = sign
+
     def _connect_command(self) -> bytes:
         """Look at what the server has said of itself before anything is said to it."""
         if not isinstance(self.max_payload, int):
             raise TypeError(f"max_payload is {self.max_payload!r}")
+        self._take_key()
         return super()._connect_command()
 
     async def _process_connect_init(self) -> None:
@@ -257,14 +350,36 @@ def protect_loop() -> None:
     trio.lowlevel.enable_ki_protection(TrioEventLoop._main_loop)  # noqa: SLF001 - see above
 
 
+_METHODS = (
+    "_attempt_reconnect",
+    "_close",
+    "_connect_command",
+    "_process_connect_init",
+    "_process_err",
+    "_process_info",
+    "_process_msg",
+    "_process_op_err",
+    "_read_loop",
+    "_setup_nkeys_connect",
+)
+_ATTRIBUTES = {
+    "_closed_cb",
+    "_max_payload",
+    "_nkeys_seed",
+    "_public_nkey",
+    "_reconnection_task",
+    "_reconnection_task_future",
+    "_signature_cb",
+    "_user_credentials",
+    "_user_jwt_cb",
+}
+
+
 def hooks_fit() -> bool:
     """Say whether this nats-py still has the names that the hooks replace."""
     return (
-        hasattr(Client, "_process_msg")
-        and hasattr(Client, "_connect_command")
-        and hasattr(Client, "_read_loop")
-        and hasattr(Client, "_process_op_err")
-        and hasattr(Client, "_process_connect_init")
+        all(hasattr(Client, name) for name in _METHODS)
+        and vars(Client()).keys() >= _ATTRIBUTES
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
