@@ -125,15 +125,13 @@ async def test_a_key_file_that_is_good_again_logs_in_again(
 async def test_an_expired_login_reconnects_with_what_the_file_holds_now(tmp_path: Path) -> None:
     operator, echo = Operator(), Echo()
     path, config = tmp_path / "user.creds", tmp_path / "server.conf"
-    path.write_text(operator.credentials(until=time.time() + 3))
     config.write_text(operator.config)
-    async with (
-        Server(config=config) as server,
-        open_broker(server.url, ConnectOptions(credentials=path)) as broker,
-        broker.listen("echo", echo),
-    ):
-        path.write_text(operator.credentials())
-        await echo.comes_again(broker)
+    async with Server(config=config) as server:
+        path.write_text(operator.credentials(until=time.time() + 5))
+        options = ConnectOptions(credentials=path)
+        async with open_broker(server.url, options) as broker, broker.listen("echo", echo):
+            path.write_text(operator.credentials())
+            await echo.comes_again(broker)
 
 
 async def test_a_new_key_in_the_file_logs_in(tmp_path: Path) -> None:
