@@ -9,8 +9,6 @@ Secrets stand in three places: fields without ``repr``, files, URLs. Each text t
 through :func:`shown`; a login in a URL is taken out of it before it is dialled.
 """
 
-import importlib.util
-import re
 import ssl
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -19,6 +17,7 @@ from typing import final
 from urllib.parse import unquote, urlsplit
 
 from trio_dagnats.errors import UsageError
+from trio_dagnats.transport.key_files import read_key
 from trio_dagnats.wire.subjects import is_key
 
 SCHEMES = ("nats", "tls")
@@ -29,8 +28,6 @@ INBOX = "_INBOX"
 """How the subjects of answers begin, with every NATS client."""
 JETSTREAM_API = "$JS.API"
 """How the subjects of the JetStream API begin, unless a domain or another account is between."""
-_SEED = re.compile(r"\bS[A-Z2-7]{57}\b")
-_JWT = re.compile(r"-----BEGIN NATS USER JWT-----\s+\S+\s")
 
 
 @final
@@ -59,6 +56,9 @@ class ConnectOptions:
         connect_timeout: seconds until a first connect is given up. Every address that is known has
             an equal share of them (1 second at least), at a reconnect as well, so one that does
             not answer does not keep the others waiting; a lookup that hangs is abandoned.
+        login_patience: seconds after a refused login until a connection that was lost is given up,
+            if no login has succeeded since: a rotated secret may come late. Files are read again at
+            each try. Refusals of the first connect are final at once.
 
     Raises:
         UsageError: options that contradict each other, or a file that is not there or holds no
@@ -77,6 +77,7 @@ class ConnectOptions:
     jetstream_domain: str | None = None
     jetstream_prefix: str | None = None
     connect_timeout: float = 10.0
+    login_patience: float = 60.0
 
     @property
     def ways(self) -> list[str]:
@@ -98,9 +99,11 @@ class ConnectOptions:
         self._check_subjects()
         if not (isfinite(self.connect_timeout) and self.connect_timeout > 0):
             raise UsageError(f"connect_timeout must be seconds > 0, not {self.connect_timeout!r}")
+        if not (isfinite(self.login_patience) and self.login_patience >= 0):
+            raise UsageError(f"login_patience must be seconds >= 0, not {self.login_patience!r}")
         for path in (self.credentials, self.nkey_seed):
             if path is not None:
-                _check_key_file(Path(path), jwt=path is self.credentials)
+                read_key(Path(path), jwt=path is self.credentials)
 
     def _check_subjects(self) -> None:
         if self.jetstream_domain is not None and self.jetstream_prefix is not None:
@@ -118,29 +121,6 @@ class ConnectOptions:
         if self.jetstream_domain is not None:
             return f"$JS.{self.jetstream_domain}.API"
         return self.jetstream_prefix or JETSTREAM_API
-
-
-def _check_key_file(path: Path, *, jwt: bool) -> None:
-    """Look into a file with a key, or nats-py's insides would tell what is wrong with it."""
-    if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r} to log in with")
-    if importlib.util.find_spec("nkeys") is None:
-        raise UsageError("logging in with a key needs `pip install 'trio-dagnats[nkeys]'`")
-    text = path.read_text(errors="replace")
-    seed = _SEED.search(text)
-    if seed is None or not _is_seed(seed[0]) or (jwt and _JWT.search(text) is None):
-        what = "a JWT and its nkey seed (`nsc generate creds`)" if jwt else "an nkey seed (SU...)"
-        raise UsageError(f"the file {str(path)!r} does not hold {what}")
-
-
-def _is_seed(text: str) -> bool:
-    import nkeys  # noqa: PLC0415 - loaded by those only who log in with it
-
-    try:
-        nkeys.from_seed(bytearray(text.encode())).wipe()
-    except (nkeys.NkeysError, ValueError):
-        return False
-    return True
 
 
 def check_url(url: str) -> str:

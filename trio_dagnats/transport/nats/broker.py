@@ -32,6 +32,7 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.port import (
+    FOREVER,
     FRESH,
     NO_HEADERS,
     ConsumerSpec,
@@ -73,9 +74,13 @@ class NatsBroker:
         self.post = self._publisher.post
         self.new_inbox = link.new_inbox
         self.time_ns = time.time_ns
-        self.abort_after = link.abort_after
+        self.abort_after = link.abort_after  # no property: each task reads it
+        link.on_closed = self._closed
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
+
+    def _closed(self) -> None:
+        self.abort_after = FOREVER  # nothing arrives any more, so nothing is surely in time
 
     @property
     def connected(self) -> bool:

@@ -6,11 +6,11 @@ the port:
 ========================================  ====================================================
 error                                     raised
 ========================================  ====================================================
-10071 (another last sequence)             ``Conflict``
+10071, 10164 (another last sequence)      ``Conflict``
 10099, 10100 (filters overlap)            ``Conflict``
 10059, 10014 (no stream, no consumer)     ``Missing``
 10039, 10076, or nobody answers (503)     ``Missing``, which says how to get JetStream
-10008, 10009, 10074, 10077                none from a store: tried again (``publisher``)
+``publisher.BUSY_CODES``                  none from a store: tried again
 any other                                 ``ApiError``, a ``BrokerError`` with the code
 ========================================  ====================================================
 
@@ -35,8 +35,8 @@ from trio_dagnats.transport.port import ConsumerSpec, ConsumerState, StreamSpec
 from trio_dagnats.wire.subjects import check_filter, check_name
 
 NO_RESPONDERS = "503"
-WRONG_LAST_SEQUENCE = 10071
-OVERLAP = (10100, 10099)
+_CONFLICTS = {10071, 10164, 10099, 10100}
+"""A wrong last sequence, with and without the right one in the text; filters that overlap."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
@@ -80,7 +80,7 @@ def read_reply(body: bytes) -> dict[str, object]:
 def raise_api_error(error: Json) -> NoReturn:
     """Raise what an ``error`` object in an answer means to the caller."""
     code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
-    if code == WRONG_LAST_SEQUENCE or code in OVERLAP:
+    if code in _CONFLICTS:
         raise Conflict(f"{text} (JetStream error {code})")
     if code in _NO_JETSTREAM:
         raise no_jetstream()
@@ -288,15 +288,15 @@ class JsApi:
             if str(CONSUMER_NOT_FOUND) not in str(missing):
                 raise
 
-    async def pause_for(self, tries: int, deadline: float) -> None:
-        """Wait before another try of what the server could not do now.
+    async def pause_for(self, tries: int, deadline: float, why: str) -> None:
+        """Wait before another try of what the server could not do now, for this reason.
 
         Raises:
             NotStored: there is no time left for one.
         """
         until = trio.current_time() + BACK_OFF[min(tries, len(BACK_OFF) - 1)]
         if until >= deadline:
-            raise NotStored("the server could not take it in time")
+            raise NotStored(f"the server could not take it in time: {why}")
         await trio.sleep_until(until)
 
 

@@ -12,9 +12,14 @@ from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
 from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
+from trio_dagnats.transport.nats.silence import Silence
 from trio_dagnats.transport.options import INBOX, JETSTREAM_API
 
 BARRIER_PATIENCE = 5.0
+
+
+def _nothing() -> None:
+    """Take news that nobody wants."""
 
 
 class Path(Writer, Protocol):
@@ -41,6 +46,10 @@ class Path(Writer, Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """End this connection, so that another one is made; if that is ours to do."""
+        ...
+
 
 class Link:
     """A connection: its path, its outbox, its requests and its routes.
@@ -56,6 +65,10 @@ class Link:
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
         echoed_at: trio time at which the last echo was asked for.
+        silence: what is known of pulls that nobody answers.
+        over: set once the connection cannot be used any more, or is of no use.
+        why_over: the reason then.
+        on_closed: called when the connection has ended for good.
     """
 
     def __init__(
@@ -69,12 +82,16 @@ class Link:
         self.now = trio.lowlevel.current_clock().current_time
         self.active = 0
         self.echoed_at = 0.0
+        self.over = trio.Event()
+        self.why_over = ""
+        self.on_closed: Callable[[], None] = _nothing
         self.routes = Routes()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
         self._inbox_prefix = inbox_prefix
         self.api = api
         self.requests = Requests(self.outbox, self.new_inbox())
+        self.silence = Silence(self.path.renew, self.give_up)
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start the tasks that move frames, and open the inbox for answers."""
@@ -100,6 +117,19 @@ class Link:
         for route in self.routes.all():
             route.missed()
         self.outbox.wake()
+
+    def give_up(self, why: str) -> None:
+        """End the block that uses the connection; the first reason stays."""
+        if not self.over.is_set():
+            self.why_over = why
+            self.over.set()
+
+    def closed(self, why: str) -> None:
+        """Take the news that the connection has ended for good: no answer will come any more."""
+        self.give_up(why)
+        self.on_closed()
+        self.requests.over = True
+        self.outbox.clear()
 
     async def echo(self, deadline: float) -> None:
         """Send a message to ourselves: it comes back when all before it has been processed.

@@ -1,8 +1,8 @@
 """Requests in flight: one inbox, one table, no asyncio future and no timer per request.
 
 The reply hook pops the entry and tells its owner: a trio task that is rescheduled, or a callback
-(rules D2, D3). One task looks at the table now and then for deadlines and silence; a reconnect
-sends again, in order, what had been sent before (rule D5).
+(rules D2, D3). One task looks at the table now and then for deadlines, silence and the end of the
+connection; a reconnect sends again, in order, what had been sent before (rule D5).
 
 The life of a request::
 
@@ -10,7 +10,8 @@ The life of a request::
                │                    │  ├─ 5 s of silence: again(), at the queue's end
                │                    │  └─ reconnect: again(), before all that is queued
                │                    │        └─ again() is None, reconnect only ──> failed(Lost)
-               └────── deadline ────┴────────────────────────────────> failed(NotStored)
+               ├────── deadline ────┼────────────────────────────────> failed(NotStored)
+               └─ connection over ──┘
     drop: at any time; nobody is told
 
 A request is in the table from ``send`` until one of these ends. It is taken out *before* its owner
@@ -150,6 +151,7 @@ class Requests:
         inbox: the same.
         contact: the newest trio time of which the server is known to have heard from us later:
             what arrives from now on was sent after it.
+        over: whether no answer can come any more; the next look then ends what is asked.
     """
 
     def __init__(self, outbox: Outbox, inbox: str) -> None:
@@ -162,6 +164,7 @@ class Requests:
         self._filled = trio.lowlevel.ParkingLot()
         self._refused: set[str] = set()
         self.contact = 0.0
+        self.over = False
 
     @property
     def subject(self) -> str:
@@ -226,19 +229,24 @@ class Requests:
         if request is not None:
             request.acknowledged(found)
 
-    def heard_error(self, text: str) -> None:
-        """Take what the server says of us: a refusal tells why there will be no answer.
+    def heard_refusal(self, text: str) -> bool:
+        """Take what the server says of us, if it is a refusal: that is why there is no answer.
 
         Args:
             text: as the server has sent it, or in small letters, as nats-py has it.
+
+        Returns:
+            Whether it is one: a subject that this user may not use.
         """
         found = _REFUSAL.search(text)
-        if found is None or found[0] in self._refused or len(self._refused) >= MOST_REFUSALS:
-            return
-        log.warning("the server refuses us: %s", found[0])
-        self._refused.add(found[0])  # said once
-        if found[1].lower() == "publish":
-            self._refused.add(found[2].lower())
+        if found is None:
+            return False
+        if found[0] not in self._refused and len(self._refused) < MOST_REFUSALS:
+            log.warning("the server refuses us: %s", found[0])
+            self._refused.add(found[0])  # said once
+            if found[1].lower() == "publish":
+                self._refused.add(found[2].lower())
+        return True
 
     def refusal(self, subject: str) -> str:
         """Return why nothing came back from a subject, as the end of a sentence; mostly empty."""
@@ -271,9 +279,9 @@ class Requests:
                 await self._filled.park()
             await trio.sleep(SWEEP)
             now = trio.current_time()
-            for late in [r for r in self._table.values() if r.deadline <= now]:
-                why = self.refusal(late.frame.subject)
-                self._fail(late, NotStored(f"the server did not answer in time{why}"))
+            for late in [r for r in self._table.values() if self.over or r.deadline <= now]:
+                why = f"the server did not answer in time{self.refusal(late.frame.subject)}"
+                self._fail(late, NotStored("the connection has ended" if self.over else why))
             for silent in [r for r in self._table.values() if _is_silent(r, now)]:
                 frame = _again(silent)
                 if frame is not None:
