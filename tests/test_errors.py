@@ -9,7 +9,14 @@ import trio
 
 import trio_dagnats
 from trio_dagnats.cli.interrupt import _interruptible
-from trio_dagnats.errors import ConnectError, NotStored, unwrap_group, without_groups
+from trio_dagnats.errors import (
+    BrokerError,
+    ConnectError,
+    NotStored,
+    asked_at_once,
+    unwrap_group,
+    without_groups,
+)
 
 ENDED, LATE, OTHER = ConnectError("ended"), NotStored("late"), ValueError("mine")
 
@@ -35,6 +42,23 @@ def test_different_errors_stay_together(members: list[Exception]) -> None:
     group = ExceptionGroup("", members)
 
     assert unwrap_group(group) is group
+
+
+@pytest.mark.parametrize(
+    ("members", "left"),
+    [([LATE, NotStored("too")], LATE), ([LATE, ExceptionGroup("", [ENDED])], LATE)],
+)
+def test_of_what_is_asked_at_once_the_first_error_stands_for_all(
+    members: list[Exception], left: Exception
+) -> None:
+    with pytest.raises(BrokerError) as found, asked_at_once():
+        raise ExceptionGroup("", members)
+    assert found.value is left
+
+
+def test_what_is_no_error_of_the_server_stays_in_its_group() -> None:
+    with pytest.raises(ExceptionGroup), asked_at_once():
+        raise ExceptionGroup("", [LATE, OTHER])
 
 
 CAUSE = KeyError("cause")

@@ -91,7 +91,17 @@ async def reconnects(nats_server: Server, odd: bytes) -> None:
 
 @pytest.mark.usefixtures("either_path")
 @pytest.mark.parametrize(
-    "odd", [*NOT_INFO, b'INFO {"max_payload":"x"}\r\n', b"INFO {}\r\n-ERR\r\n", b"what?\r\n"]
+    "odd",
+    [
+        *NOT_INFO,
+        b'INFO {"max_payload":"x"}\r\n',
+        b'INFO {"connect_urls":["[::1"]}\r\n',
+        b"INFO {}\r\n-ERR\r\n",
+        b"INFO\r\n",
+        b"what?\r\n",
+        b"x" * 100_000,
+    ],
+    ids=lambda odd: repr(odd[:40]),
 )
 async def test_who_greets_oddly_is_tried_again(nats_server: Server, odd: bytes) -> None:
     echo = Echo()

@@ -82,7 +82,7 @@ def test_a_route_for_plain_messages_gets_all_others_as_well() -> None:
         (b'{"stream":"S", "seq":7}', True),
         (b'{"stream":"S","seq":7}', True),
         (b'{"stream":"S", "seq":7,"duplicate": true}', False),
-        (b'{"stream":"S","domain":"d", "seq":7}', False),
+        (b'{"stream":"S","domain":"d", "seq":7}', True),
         (b'{"stream":"S", "seq":-7}', False),
         (b'{"error":{"code":400},"stream":"S","seq":0}', False),
         (b'{"stream":"S","seq":7} ', False),

@@ -13,11 +13,12 @@ import trio
 from nats.aio.client import Client as NatsClient
 
 from trio_dagnats import Client, TaskContext, Worker, Workflow
-from trio_dagnats.errors import ConnectError
+from trio_dagnats.errors import ConnectError, NotStored
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.transport import open_broker, trio_asyncio
 from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats_py.connection import _Connection
+from trio_dagnats.transport.port import Broker
 
 PATIENCE = 30.0
 TASK = b'{"run_id":"r","step_id":"s"}'
@@ -130,6 +131,7 @@ async def test_a_connection_that_is_closed_under_a_worker_ends_it(
 
     with trio.fail_after(PATIENCE), pytest.raises(ConnectError, match="ended for good"):
         await serve()
+    assert [line.end for line in worker.ledger] == ["lease left to expire"]
 
 
 async def test_a_client_that_is_closed_under_a_worker_ends_it(url: str) -> None:
@@ -143,6 +145,34 @@ async def test_a_client_that_is_closed_under_a_worker_ends_it(url: str) -> None:
 
         with trio.fail_after(PATIENCE), pytest.raises(ConnectError, match="was closed"):
             await serve()
+
+
+@pytest.mark.parametrize("end", ["close", "drain"])
+async def test_what_is_asked_for_ends_with_its_connection(url: str, end: str) -> None:
+    """Also what is shielded, as storing an outcome is until its lease ends."""
+    ends: list[str] = []
+    async with trio_asyncio.open_loop(), open_broker(url) as other:
+        client = await trio_asyncio.aio_as_trio(nats.connect)(url)
+        asked = trio.Event()
+
+        async def ask(broker: Broker) -> None:
+            shield = trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE)
+            with shield, pytest.raises(NotStored):
+                await broker.request("mute", b"", timeout=600)
+            ends.append("request")
+
+        async def serve() -> None:
+            async with open_broker(client) as broker, trio.open_nursery() as nursery:
+                nursery.start_soon(ask, broker)
+                await asked.wait()
+                await trio_asyncio.aio_as_trio(getattr(client, end))()
+                nursery.start_soon(ask, broker)
+                await trio.sleep_forever()
+
+        async with other.listen("mute", lambda _: asked.set()):
+            with trio.fail_after(PATIENCE), pytest.raises(ConnectError):
+                await serve()
+    assert ends == ["request", "request"]
 
 
 async def test_a_worker_under_a_timeout_of_the_caller_s_hands_back_and_goes(url: str) -> None:

@@ -48,6 +48,7 @@ __all__ = [
     "TooLarge",
     "UsageError",
     "WireError",
+    "asked_at_once",
     "is_fatal",
     "is_retryable",
     "unfold",
@@ -242,6 +243,20 @@ def without_groups() -> Iterator[Border]:
         yield border
     except BaseExceptionGroup as group:
         found = unwrap_group(group, border.own)
+        raise found from found.__cause__
+
+
+@contextmanager
+def asked_at_once() -> Iterator[None]:
+    """As :func:`without_groups`, where all in the nursery ask the server for parts of one thing.
+
+    When only the server has failed them, the first error stands for all.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only = group.split(BrokerError)[1] is None
+        found = next(leaves(group)) if only else unwrap_group(group)
         raise found from found.__cause__
 
 

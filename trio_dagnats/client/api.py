@@ -38,7 +38,7 @@ async def ask(broker: Broker, subject: str, request: object) -> dict[str, object
             "trio_dagnats.local.LocalEngine for development"
         ) from missing
     except NotStored as silence:
-        raise EngineError(f"the engine did not answer {subject} within {PATIENCE:g} s") from silence
+        raise EngineError(f"the engine did not answer: {silence}") from silence
     try:
         found = json.loads(reply.body)
     except MISREAD as error:

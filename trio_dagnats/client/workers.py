@@ -14,7 +14,6 @@ nobody knows how many there are, and ``QUIET`` seconds without an answer end it.
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from secrets import token_hex
 from typing import final
 
 import trio
@@ -74,7 +73,7 @@ async def ask_workers(
             with suppress(trio.WouldBlock):
                 send.send_nowait(message)
 
-    inbox = f"_INBOX.{token_hex(11)}"
+    inbox = broker.new_inbox()
     async with broker.listen(f"{inbox}.*", hear):
         await broker.publish(
             micro.verb_subject(micro.Verb.INFO, worker_id), b"", reply=f"{inbox}.{micro.Verb.INFO}"

@@ -14,10 +14,11 @@ a room of the transport. nats-py and trio-asyncio are imported in here, at the f
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from trio_dagnats.errors import UsageError, without_groups
-from trio_dagnats.transport.options import ConnectOptions, check_url
+from trio_dagnats.transport.options import ConnectOptions, check_url, take_login
 from trio_dagnats.transport.port import Broker
 
 if TYPE_CHECKING:
@@ -59,25 +60,29 @@ async def _as_it_is(broker: Broker) -> AsyncIterator[Broker]:
 async def _dial(urls: list[str], options: ConnectOptions | None) -> AsyncIterator[Broker]:
     if not urls:
         raise UsageError("no server URL given; write nats://host:4222")
-    checked = [check_url(url) for url in urls]
+    checked, options = take_login([check_url(url) for url in urls], options or ConnectOptions())
     # Late: importing trio_asyncio changes asyncio for the whole process (notes B2, rule D15).
     from trio_dagnats.transport.nats_py.connection import dial  # noqa: PLC0415
 
-    async with _connected(dial(checked, options or ConnectOptions())) as broker:
+    async with _connected(dial(checked, options)) as broker:
         yield broker
 
 
 @asynccontextmanager
 async def _borrow(client: "Client", options: ConnectOptions | None) -> AsyncIterator[Broker]:
-    if options is not None:
-        raise UsageError("a connected client has its own options; give a URL to use ConnectOptions")
+    options = options or ConnectOptions()
+    if replace(options, jetstream_domain=None, jetstream_prefix=None) != ConnectOptions():
+        raise UsageError(
+            "a connected client has its own options: give a URL to use ConnectOptions, but for the "
+            "JetStream domain or prefix"
+        )
     if not hasattr(client, "jetstream"):
         raise UsageError(
             f"{type(client).__name__} is no server URL, no list of URLs and no nats-py client"
         )
     from trio_dagnats.transport.nats_py.borrowed import borrow  # noqa: PLC0415 - see above
 
-    async with _connected(borrow(client)) as broker:
+    async with _connected(borrow(client, options.api)) as broker:
         yield broker
 
 

@@ -114,6 +114,10 @@ class Broker(Buckets, Protocol):
         """Send a core message; at most once, unacknowledged. Waits only while the queue is full."""
         ...
 
+    def new_inbox(self) -> str:
+        """Return a subject for answers that nobody else has, below which there may be more."""
+        ...
+
     async def request(self, subject: str, body: bytes, *, timeout: float) -> Message:
         """Send a core request and return the first answer.
 

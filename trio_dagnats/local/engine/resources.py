@@ -26,6 +26,7 @@ from functools import partial
 
 import trio
 
+from trio_dagnats.errors import asked_at_once
 from trio_dagnats.transport.port import Broker, ConsumerSpec, StreamSpec
 from trio_dagnats.wire import names
 from trio_dagnats.wire.scheduled import BUCKET_SCHEDULED, SCHEDULE_DURABLE
@@ -124,13 +125,14 @@ async def ensure(broker: Broker, deadline: float) -> None:
     Raises:
         BrokerError: the server did not do it before ``deadline`` (trio time).
     """
-    async with trio.open_nursery() as nursery:
-        for spec in STREAMS:
-            nursery.start_soon(partial(broker.ensure_stream, spec, deadline=deadline))
-        for bucket, ttl_ns in BUCKETS.items():
-            nursery.start_soon(
-                partial(broker.ensure_bucket, bucket, ttl_ns=ttl_ns, deadline=deadline)
-            )
+    with asked_at_once():
+        async with trio.open_nursery() as nursery:
+            for spec in STREAMS:
+                nursery.start_soon(partial(broker.ensure_stream, spec, deadline=deadline))
+            for bucket, ttl_ns in BUCKETS.items():
+                nursery.start_soon(
+                    partial(broker.ensure_bucket, bucket, ttl_ns=ttl_ns, deadline=deadline)
+                )
 
 
 def durable(name: str) -> ConsumerSpec:

@@ -28,7 +28,7 @@ from typing import final
 
 import trio
 
-from trio_dagnats.errors import without_groups
+from trio_dagnats.errors import asked_at_once
 from trio_dagnats.local.engine.core.messages import Outgoing, approval, render, timer
 from trio_dagnats.local.engine.core.state import Effect, Kind, RunState
 from trio_dagnats.local.engine.correlator import Correlator
@@ -211,7 +211,7 @@ class Sender:
             await self._store(messages[0])
             return
         for start in range(0, len(messages), AT_ONCE):
-            with without_groups():
+            with asked_at_once():
                 async with trio.open_nursery() as nursery:
                     for message in messages[start : start + AT_ONCE]:
                         nursery.start_soon(self._store, message)

@@ -79,12 +79,16 @@ class MemoryBroker:
         server: the server; entered before anything is asked of it.
 
     Attributes:
+        abort_after: see the port.
+        new_inbox: see the port.
         acks_to_lose: how many acknowledgements of stores get lost on their way, from now on.
         line: what else can happen to what is sent.
     """
 
     def __init__(self, server: MemoryServer) -> None:
         self._server = server
+        self.abort_after = ABORT_AFTER
+        self.new_inbox = core.new_inbox
         self.line = Line(server.clockwork)
         self.acks_to_lose = 0
 
@@ -92,11 +96,6 @@ class MemoryBroker:
     def max_payload(self) -> int:
         """See the port; headers count as they are written, as on the wire."""
         return self._server.max_payload
-
-    @property
-    def abort_after(self) -> float:
-        """See the port."""
-        return ABORT_AFTER
 
     def time_ns(self) -> int:
         """See the port."""

@@ -35,6 +35,11 @@ _inboxes = count(1)
 """Numbers for reply subjects; one count for all servers of the process, which harms nobody."""
 
 
+def new_inbox() -> str:
+    """Return a subject for answers that nobody else has."""
+    return f"_INBOX.{next(_inboxes)}"
+
+
 def checked(
     server: MemoryServer,
     subject: str,
@@ -81,7 +86,7 @@ async def ask(
         answers.append(message)
         answered.set()
 
-    inbox = Subscription(f"_INBOX.{next(_inboxes)}", "", take)
+    inbox = Subscription(new_inbox(), "", take)
     server.subscribe(inbox)
     try:
         await line.turn(deadline)

@@ -32,6 +32,7 @@ from trio_dagnats.transport.nats.link import Link
 from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records
 from trio_dagnats.transport.port import (
+    FOREVER,
     FRESH,
     NO_HEADERS,
     ConsumerSpec,
@@ -61,6 +62,7 @@ class NatsBroker:
     Attributes:
         post: see the port. The publisher's own method, because a method here would be one call
             more for each of a task's two events.
+        new_inbox: see the port.
         time_ns: the wall clock of this machine, not the server's.
         abort_after: see the port.
     """
@@ -70,10 +72,15 @@ class NatsBroker:
         self._api = JsApi(link)
         self._publisher = Publisher(link, self._api)
         self.post = self._publisher.post
+        self.new_inbox = link.new_inbox
         self.time_ns = time.time_ns
-        self.abort_after = link.abort_after
+        self.abort_after = link.abort_after  # no property: each task reads it
+        link.on_closed = self._closed
         self._records = Records(link, self._api)
         self._kv = KeyValues(self._api, self._records, self._publisher)
+
+    def _closed(self) -> None:
+        self.abort_after = FOREVER  # nothing arrives any more, so nothing is surely in time
 
     @property
     def connected(self) -> bool:
@@ -110,7 +117,8 @@ class NatsBroker:
         try:
             answer = await self._api.ask(frame, deadline)
         except NotStored as error:
-            raise NotStored(f"no answer from {subject!r} within {timeout:g} s") from error
+            why = self._link.requests.refusal(subject)
+            raise NotStored(f"no answer from {subject!r} within {timeout:g} s{why}") from error
         if answer.status == NO_RESPONDERS:
             raise Missing(f"nobody serves {subject!r} on this server")
         return _message(answer)

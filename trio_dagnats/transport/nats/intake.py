@@ -24,6 +24,9 @@ the connection is back             asked for anew    nothing
 account. A message that is lost with a connection costs the account nothing: the server delivers it
 again when its lease ends, and its credit is part of what is asked for anew.
 
+A pull that ends without a word is told to ``Silence``, if the server has answered others meanwhile:
+several of them make the connection anew, and at last end it.
+
 Made by ``NatsBroker.intake``; the sink is a worker's ``Consumer`` or a reader of the local engine.
 All of it runs in trio's thread: ``take`` is called by the parser (on the public path by nats-py's
 callback), and nothing in it waits.
@@ -42,7 +45,6 @@ from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.jsapi import api_subject
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.nats.routes import Route
 from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
@@ -87,16 +89,17 @@ class NatsIntake:
     ) -> None:
         self._link = link
         self._fresh = fresh
-        self._next = api_subject("CONSUMER.MSG.NEXT", stream, durable)
-        self._name = durable
+        self._next = api_subject(link.api, "CONSUMER.MSG.NEXT", stream, durable)
+        self.name = durable
         self._sink = sink
-        self.inbox = new_inbox()
+        self.inbox = link.new_inbox()
         self._credits = 0
         self._expires = 0.0
         self._once = False
         self._last = ""
         self._ends = 0.0
         self._heard = 0.0
+        self._asked = 0.0
         self._leaving = False
         self._refusal = ""
         self._pulled = trio.lowlevel.ParkingLot()
@@ -107,6 +110,11 @@ class NatsIntake:
         self._expires = expires
         self._once = once
         self._ask(batch)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the server has said something since the last pull was asked for."""
+        return self._heard != self._asked
 
     def left_behind(self) -> int:
         """See the port; the last token of an ack subject is the number of pending messages.
@@ -125,7 +133,9 @@ class NatsIntake:
         """
         expires = self._expires
         beat = _beat(expires)
-        self._heard = trio.current_time()
+        if self.answered:
+            self._link.silence.broken(self)
+        self._asked = self._heard = trio.current_time()
         self._ends = max(self._ends, self._heard + expires)
         request: dict[str, int | bool] = {"batch": batch, "expires": round(expires * NS)}
         if self._once:
@@ -200,7 +210,7 @@ class NatsIntake:
             log.warning(
                 "consumer %s: the server has refused a pull: %s; it is asked again after a pause, "
                 "within the limits that the consumer has by then",
-                self._name,
+                self.name,
                 refusal,
             )
         self._refusal = refusal
@@ -243,8 +253,11 @@ class NatsIntake:
             await trio.sleep_until(min(silent_at, self._ends + beat))
             now = trio.current_time()
             if not self._link.path.writable:
-                self._heard = now  # the reconnect asks again
+                self._asked = self._heard = now  # the reconnect asks again
             elif now >= self._heard + beat * HEARTBEATS_MISSED or now >= self._ends + beat:
+                known_alive = self._asked < self._link.requests.contact + self._fresh
+                if known_alive and not self.answered:
+                    self._link.silence.went_on(self, now - self._asked)
                 self._give_back(self._credits, PullEnd.EXPIRED)
 
     async def keep_fresh(self) -> None:
@@ -282,7 +295,7 @@ class NatsIntake:
                 await self._link.path.barrier()
                 await self._link.path.barrier()
             except NotStored:
-                log.warning("consumer %s: the end of pulling was not confirmed", self._name)
+                log.warning("consumer %s: the end of pulling was not confirmed", self.name)
         self._link.routes.remove(route)
 
 
@@ -307,7 +320,9 @@ async def open_intake(
             await link.path.subscribe(route)
             nursery.start_soon(intake.watch)
             nursery.start_soon(intake.keep_fresh)
+            link.silence.began(intake)
             yield intake
         finally:
             await intake.leave(route)
+            link.silence.left(intake)
             nursery.cancel_scope.cancel()

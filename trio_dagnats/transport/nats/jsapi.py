@@ -11,14 +11,14 @@ error                                     raised
 10099, 10100 (filters overlap)            ``Conflict``
 10059, 10014 (no stream, no consumer)     ``Missing``
 10039, 10076, or nobody answers (503)     ``Missing``, which says how to get JetStream
-10008, 10009, 10074, 10077                none from a store: tried again (``stores.BUSY_CODES``)
+``publisher.BUSY_CODES``                  none from a store: tried again
 any other                                 ``ApiError``, a ``BrokerError`` with the code
 ========================================  ====================================================
 
 All requests here may be sent twice, after a reconnect or a silence: creating, updating and deleting
 say how things shall be, and doing so twice changes nothing.
 
-Called by ``broker``, ``kv``, ``records`` and ``stores``; nothing outside this room knows codes.
+Called by ``broker``, ``kv``, ``records`` and ``publisher``; nothing outside this room knows codes.
 """
 
 import json
@@ -38,9 +38,8 @@ from trio_dagnats.wire.subjects import check_filter, check_name
 from trio_dagnats.wire.text import parse_rfc3339
 
 NO_RESPONDERS = "503"
-_WRONG_LAST_SEQUENCE = {10071, 10164}
-"""The second one: another message is on its way into the subject, on several servers."""
-_OVERLAP = {10100, 10099}
+_CONFLICTS = {10071, 10164, 10099, 10100}
+"""A wrong last sequence; another message on its way into the subject; filters that overlap."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_NOT_FOUND = 10037
@@ -87,7 +86,7 @@ def read_reply(body: bytes) -> dict[str, object]:
 def raise_api_error(error: Json) -> NoReturn:
     """Raise what an ``error`` object in an answer means to the caller."""
     code, text = int(str(error.get("err_code", 0))), str(error.get("description", "refused"))
-    if code in _WRONG_LAST_SEQUENCE | _OVERLAP:
+    if code in _CONFLICTS:
         raise Conflict(f"{text} (JetStream error {code})")
     if code in _NO_JETSTREAM:
         raise no_jetstream()
@@ -108,44 +107,54 @@ def no_jetstream() -> Missing:
     )
 
 
-def api_subject(operation: str, *names: str) -> str:
+def api_subject(api: str, operation: str, *names: str) -> str:
     """Return where the API is asked for an operation on streams and consumers of these names.
+
+    Args:
+        api: how its subjects begin, as ``Link.api``.
+        operation: one or more words of the API.
+        names: the stream's, and the consumer's.
 
     Raises:
         UsageError: a name is none: it would ask for another operation, or for many streams.
     """
-    return ".".join(("$JS.API", operation, *map(check_name, names)))
-
-
-def create_subject(stream: str, consumer: str, filter_subject: str) -> str:
-    """Return where the API is asked for a consumer with one filter.
-
-    Raises:
-        UsageError: a name is none, or the filter is none.
-    """
-    asked = api_subject("CONSUMER.CREATE", stream, consumer)
-    return f"{asked}.{check_filter(filter_subject)}"
+    return ".".join((api, operation, *map(check_name, names)))
 
 
 @final
 class JsApi:
     """The management side of a server.
 
-    Holds no state. A name is checked where its subject is made (``api_subject``): one with a dot
-    or a wildcard would ask for another operation, or for all streams.
+    Keeps nothing of the server. A name is checked where its subject is made (``api_subject``): one
+    with a dot or a wildcard would ask for another operation, or for all streams.
 
     Args:
         link: the connection.
+
+    Attributes:
+        prefix: how the API's subjects begin.
+        subject: :func:`api_subject` of this connection's API.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self.prefix = link.api
+        self.subject = partial(api_subject, link.api)
+
+    def create_subject(self, stream: str, consumer: str, filter_subject: str) -> str:
+        """Return where the API is asked for a consumer with one filter.
+
+        Raises:
+            UsageError: a name is none, or the filter is none.
+        """
+        asked = self.subject("CONSUMER.CREATE", stream, consumer)
+        return f"{asked}.{check_filter(filter_subject)}"
 
     async def call(self, subject: str, request: Json | None, deadline: float) -> Json:
         """Ask the API; None sends an empty body.
 
         Args:
-            subject: what to ask, as :func:`api_subject` returns it.
+            subject: what to ask, as :attr:`subject` returns it.
             request: the body.
             deadline: trio time.
 
@@ -178,8 +187,8 @@ class JsApi:
 
         The list of names may be a page of many, so a name that is not in it is asked for by itself.
         """
-        asked = api_subject("STREAM.INFO", stream)
-        names = await self.call(api_subject("STREAM.NAMES"), {"subject": ">"}, deadline)
+        asked = self.subject("STREAM.INFO", stream)
+        names = await self.call(self.subject("STREAM.NAMES"), {"subject": ">"}, deadline)
         if stream in _names(names):
             return True
         try:
@@ -190,7 +199,7 @@ class JsApi:
 
     async def stream_made_ns(self, stream: str, deadline: float) -> int:
         """See ``port.Broker.stream_made_ns``."""
-        found = await self.call(api_subject("STREAM.INFO", stream), None, deadline)
+        found = await self.call(self.subject("STREAM.INFO", stream), None, deadline)
         return parse_rfc3339(str(found["created"]))
 
     async def takes(self, subject: str, deadline: float) -> bool:
@@ -199,7 +208,7 @@ class JsApi:
         Asked when a publish found no responder: with a stream that is only without a leader for a
         moment, without one for good.
         """
-        asked = api_subject("STREAM.NAMES")
+        asked = self.subject("STREAM.NAMES")
         return bool(_names(await self.call(asked, {"subject": subject}, deadline)))
 
     async def ensure_stream(self, spec: StreamSpec, deadline: float) -> None:
@@ -220,15 +229,15 @@ class JsApi:
             "num_replicas": 1,
         }
         try:
-            found = await self.call(api_subject("STREAM.INFO", spec.name), None, deadline)
+            found = await self.call(self.subject("STREAM.INFO", spec.name), None, deadline)
         except Missing as missing:
             if str(STREAM_NOT_FOUND) not in str(missing):
                 raise
-            await self.call(api_subject("STREAM.CREATE", spec.name), config, deadline)
+            await self.call(self.subject("STREAM.CREATE", spec.name), config, deadline)
             return
         live = cast("dict[str, object]", found["config"])
         if any(live.get(name, False) != config[name] for name in _STREAM_FIELDS):
-            await self.call(api_subject("STREAM.UPDATE", spec.name), {**live, **config}, deadline)
+            await self.call(self.subject("STREAM.UPDATE", spec.name), {**live, **config}, deadline)
 
     async def ensure_bucket(self, bucket: str, ttl_ns: int, deadline: float) -> None:
         """Create a bucket as nats.go does (contract 1.3); one that is there is left alone."""
@@ -248,11 +257,11 @@ class JsApi:
             "num_replicas": 1,
         }
         if not await self.has_stream(stream, deadline):
-            await self.call(api_subject("STREAM.CREATE", stream), config, deadline)
+            await self.call(self.subject("STREAM.CREATE", stream), config, deadline)
 
     async def consumers(self, stream: str, deadline: float) -> list[ConsumerState]:
         """See ``port.Broker.consumers``: the server lists them in pages."""
-        asked = api_subject("CONSUMER.LIST", stream)
+        asked = self.subject("CONSUMER.LIST", stream)
         found: list[ConsumerState] = []
         while True:
             page = await self.call(asked, {"offset": len(found)}, deadline)
@@ -281,7 +290,7 @@ class JsApi:
             "max_batch": spec.max_batch,
             "max_expires": spec.max_expires_ns,
         }
-        subject = create_subject(spec.stream, spec.durable, spec.filter_subject)
+        subject = self.create_subject(spec.stream, spec.durable, spec.filter_subject)
         request = {"stream_name": spec.stream, "config": config}
         wanted = spec.max_ack_pending
         while True:
@@ -298,20 +307,20 @@ class JsApi:
     async def delete_consumer(self, stream: str, name: str, deadline: float) -> None:
         """See ``port.Broker.delete_consumer``."""
         try:
-            await self.call(api_subject("CONSUMER.DELETE", stream, name), None, deadline)
+            await self.call(self.subject("CONSUMER.DELETE", stream, name), None, deadline)
         except Missing as missing:
             if str(CONSUMER_NOT_FOUND) not in str(missing):
                 raise
 
-    async def pause_for(self, tries: int, deadline: float) -> None:
-        """Wait before another try of what the server could not do now.
+    async def pause_for(self, tries: int, deadline: float, why: str) -> None:
+        """Wait before another try of what the server could not do now, for this reason.
 
         Raises:
             NotStored: there is no time left for one.
         """
         until = trio.current_time() + BACK_OFF[min(tries, len(BACK_OFF) - 1)]
         if until >= deadline:
-            raise NotStored("the server could not take it in time")
+            raise NotStored(f"the server could not take it in time: {why}")
         await trio.sleep_until(until)
 
 

@@ -7,13 +7,17 @@ one on a stream:
 ==============  ===================================================  =========================
 operation       request                                              costs
 ==============  ===================================================  =========================
-``get``         ``DIRECT.GET`` by subject                            1 request
+``get``         ``DIRECT.GET`` by subject (else ``STREAM.MSG.GET``)  1 request
 ``get_many``    ``DIRECT.GET`` with ``multi_last``                   1 request, n answers
 ``put``         a publish with acknowledgement                       1 request
 ``delete``      the same, with the header and no body                1 request
 ``entries``     an ephemeral consumer, ``last_per_subject``          3 requests, n answers
 ``clear``       ``STREAM.PURGE`` with a filter                       1 request
 ==============  ===================================================  =========================
+
+Under a JetStream domain or prefix (``ConnectOptions``) nobody answers for a bucket that is absent,
+so there keys are read through ``STREAM.MSG.GET``, a bucket is asked for before its first write or
+``get_many``, and a write goes to the key's subject below the API's prefix.
 
 nats-py has all of that; it is not used, because each of its calls crosses to asyncio, a watch comes
 back slowly after an outage (notes A4), and an empty value reads as None there.
@@ -24,9 +28,10 @@ from typing import final
 
 from trio_dagnats.errors import Missing
 from trio_dagnats.transport.nats.frames import Frame
-from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi, api_subject
+from trio_dagnats.transport.nats.jsapi import NO_RESPONDERS, JsApi
 from trio_dagnats.transport.nats.publisher import Publisher
 from trio_dagnats.transport.nats.records import Records, direct_record
+from trio_dagnats.transport.options import JETSTREAM_API
 from trio_dagnats.transport.port import NO_HEADERS, Entry, Record
 from trio_dagnats.transport.rules import (
     OPERATION,
@@ -43,9 +48,10 @@ from trio_dagnats.transport.rules import (
 class KeyValues:
     """Reads and writes buckets; see ``port.Buckets``.
 
-    Holds no state: what is read is never kept here, so two calls may see two revisions. A bucket
-    that is not there is ``Missing`` with a remedy (``rules.no_bucket``) from every method: with the
-    split binaries of DagNats some buckets are missing, and a worker has to live without them.
+    What is read is never kept here, so two calls may see two revisions; only that a bucket of
+    another domain is there is remembered. A bucket that is not there is ``Missing`` with a remedy
+    (``rules.no_bucket``) from every method: with the split binaries of DagNats some buckets are
+    missing, and a worker has to live without them.
 
     Args:
         api: asks the server.
@@ -57,6 +63,8 @@ class KeyValues:
         self._api = api
         self._records = records
         self._publisher = publisher
+        self._elsewhere = api.prefix != JETSTREAM_API
+        self._seen: set[str] = set()
 
     async def get(self, bucket: str, key: str, deadline: float) -> Entry | None:
         """Read a key directly from the stream's store.
@@ -65,7 +73,10 @@ class KeyValues:
         without ``allow_direct``; only the slower way tells the two apart.
         """
         subject = key_subject(bucket, key)
-        asked = f"{api_subject('DIRECT.GET', f'KV_{bucket}')}.{subject}"
+        if self._elsewhere:  # nobody says there that a bucket is absent, or has no direct reads
+            record = await self._get_slowly(bucket, subject, deadline)
+            return entry_of(bucket, record) if record else None
+        asked = f"{self._api.subject('DIRECT.GET', f'KV_{bucket}')}.{subject}"
         frame = Frame(asked, b"", not_after=deadline)
         answer = await self._api.ask(frame, deadline)
         if answer.status == NO_RESPONDERS:  # no such bucket, or one without direct reads
@@ -78,6 +89,8 @@ class KeyValues:
     async def get_many(self, bucket: str, keys: Sequence[str], deadline: float) -> dict[str, Entry]:
         """Read keys directly from the stream's store, at once if the server can (from 2.11 on)."""
         subjects = [key_subject(bucket, key) for key in keys]
+        if self._elsewhere:
+            await self._look_for(bucket, deadline)
         if len(keys) > 1:  # a subscription for the answers costs more than the request for one
             records = await self._records.newest_of(f"KV_{bucket}", subjects, deadline)
             if records is not None:
@@ -123,7 +136,9 @@ class KeyValues:
         """Purge the bucket's stream below a prefix: one request, whatever the number of keys."""
         request = {"filter": below_subject(bucket, prefix)}
         try:
-            await self._api.call(api_subject("STREAM.PURGE", f"KV_{bucket}"), request, deadline)
+            await self._api.call(
+                self._api.subject("STREAM.PURGE", f"KV_{bucket}"), request, deadline
+            )
         except Missing as missing:
             raise no_bucket(bucket) from missing
 
@@ -137,9 +152,13 @@ class KeyValues:
         deadline: float,
     ) -> int:
         """Publish to a key's subject; no stream for it means that the bucket is missing."""
+        subject = key_subject(bucket, key)
+        if self._elsewhere:
+            await self._look_for(bucket, deadline)
         try:
             stored = await self._publisher.store(
-                key_subject(bucket, key),
+                # Over a leaf node keys of another domain are written through its API only.
+                f"{self._api.prefix}.{subject}" if self._elsewhere else subject,
                 value,
                 msg_id="",
                 headers=headers,
@@ -150,6 +169,14 @@ class KeyValues:
         except Missing as missing:
             raise no_bucket(bucket) from missing
         return stored.sequence
+
+    async def _look_for(self, bucket: str, deadline: float) -> None:
+        """Ask once for a bucket in another domain: there nobody says that it is absent."""
+        if bucket in self._seen:
+            return
+        if not await self._api.has_stream(f"KV_{bucket}", deadline):
+            raise no_bucket(bucket)
+        self._seen.add(bucket)
 
     async def _get_slowly(self, bucket: str, subject: str, deadline: float) -> Record | None:
         """Read a key through the API of the stream, which says why it cannot."""

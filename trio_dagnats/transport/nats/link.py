@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import Protocol
 
 import trio
@@ -9,10 +10,16 @@ import trio
 from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
-from trio_dagnats.transport.nats.requests import Lost, Requests, new_inbox
+from trio_dagnats.transport.nats.requests import Lost, Requests
 from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
+from trio_dagnats.transport.nats.silence import Silence
+from trio_dagnats.transport.options import INBOX, JETSTREAM_API
 
 BARRIER_PATIENCE = 5.0
+
+
+def _nothing() -> None:
+    """Take news that nobody wants."""
 
 
 class Path(Writer, Protocol):
@@ -39,6 +46,10 @@ class Path(Writer, Protocol):
         """
         ...
 
+    def renew(self) -> None:
+        """End this connection, so that another one is made; if that is ours to do."""
+        ...
+
 
 class Link:
     """A connection: its path, its outbox, its requests and its routes.
@@ -46,22 +57,41 @@ class Link:
     Args:
         make_path: makes the path for this link.
         abort_after: seconds after which a dead connection is aborted.
+        inbox_prefix: how the subjects of answers begin.
+        api: how the subjects of the JetStream API begin.
 
     Attributes:
+        api: the same.
         now: reads trio's clock, at half the price of asking trio for it.
         active: deliveries in work.
         echoed_at: trio time at which the last echo was asked for.
+        silence: what is known of pulls that nobody answers.
+        over: set once the connection cannot be used any more, or is of no use.
+        why_over: the reason then.
+        on_closed: called when the connection has ended for good.
     """
 
-    def __init__(self, make_path: "Callable[[Link], Path]", abort_after: float) -> None:
+    def __init__(
+        self,
+        make_path: "Callable[[Link], Path]",
+        abort_after: float,
+        inbox_prefix: str = INBOX,
+        api: str = JETSTREAM_API,
+    ) -> None:
         self.abort_after = abort_after
         self.now = trio.lowlevel.current_clock().current_time
         self.active = 0
         self.echoed_at = 0.0
+        self.over = trio.Event()
+        self.why_over = ""
+        self.on_closed: Callable[[], None] = _nothing
         self.routes = Routes()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
-        self.requests = Requests(self.outbox, new_inbox())
+        self._inbox_prefix = inbox_prefix
+        self.api = api
+        self.requests = Requests(self.outbox, self.new_inbox())
+        self.silence = Silence(self.path.renew, self.give_up)
 
     async def open(self, nursery: trio.Nursery) -> None:
         """Start the tasks that move frames, and open the inbox for answers."""
@@ -71,6 +101,10 @@ class Link:
         match = acknowledgements(self.requests.inbox, inbox.sid)
         self.routes.acks = Acks(match, self.requests.acknowledged)
         await self.path.subscribe(inbox)
+
+    def new_inbox(self) -> str:
+        """Return a subject for answers that nobody else has."""
+        return f"{self._inbox_prefix}.{token_hex(11)}"
 
     def reconnected(self) -> None:
         """Send again what was in flight, and tell listeners that they may have missed something.
@@ -83,6 +117,19 @@ class Link:
         for route in self.routes.all():
             route.missed()
         self.outbox.wake()
+
+    def give_up(self, why: str) -> None:
+        """End the block that uses the connection; the first reason stays."""
+        if not self.over.is_set():
+            self.why_over = why
+            self.over.set()
+
+    def closed(self, why: str) -> None:
+        """Take the news that the connection has ended for good: no answer will come any more."""
+        self.give_up(why)
+        self.on_closed()
+        self.requests.over = True
+        self.outbox.clear()
 
     async def echo(self, deadline: float) -> None:
         """Send a message to ourselves: it comes back when all before it has been processed.

@@ -127,6 +127,12 @@ class Outbox:
         self._queued += sum(len(frame.body) for frame in again)
         self.wake()
 
+    def clear(self) -> None:
+        """Forget what is queued: there is no connection any more to send it on."""
+        self._frames.clear()
+        self._queued = 0
+        self._room.unpark_all()
+
     def wake(self) -> None:
         """Look at the queue again: there is enough in it, or the connection is back."""
         self._enough = NEVER

@@ -28,7 +28,7 @@ _FEWEST_WORDS = {b"MSG": 4, b"HMSG": _FEWEST_OF_HMSG}
 """The words of a control line without a reply subject."""
 _MOST_DIGITS = 9
 """Digits of a size: a server takes 64 MiB in a message at the most."""
-_STORED = rb'\{"stream":"[^"\\]*", ?"seq":(?P<sequence>\d{1,19})\}'
+_STORED = rb'\{"stream":"[^"\\]*", ?(?:"domain":"[^"\\]*", ?)?"seq":(?P<sequence>\d{1,19})\}'
 
 
 def acknowledgements(inbox: str, sid: int) -> Callable[[bytes, int], re.Match[bytes] | None]:

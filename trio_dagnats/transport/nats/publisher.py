@@ -49,8 +49,22 @@ from trio_dagnats.wire.subjects import check_msg_id
 EXPECT = "Nats-Expected-Last-Subject-Sequence"
 """The header of a conditional store. The server looks at it before it looks at the id: a message
 that is stored already gets a conflict when it is sent again with it (contract 14)."""
-BUSY_CODES = frozenset({10008, 10009, 10074, 10077})
-"""JetStream errors that pass: no quorum, out of memory or store for now, too many in flight."""
+BUSY_CODES = frozenset(
+    {
+        10002,  # the account is full: others acknowledge, or are purged
+        10008,  # no quorum
+        10009,  # another server leads now
+        10023,  # out of resources
+        10028,  # out of memory
+        10047,  # out of storage
+        10074,
+        10077,  # the store has failed, or is full
+        10158,  # a message of this id is on its way
+        10163,  # another one to this subject is on its way
+        10167,  # too many in flight
+    }
+)
+"""JetStream errors that pass."""
 
 
 @final
@@ -102,11 +116,14 @@ class Publisher:
             sends += times
             if answer.status != NO_RESPONDERS:
                 stored = _read(answer.body, resent=sends > 1)
-                if stored is not None:
+                if isinstance(stored, Stored):
                     return stored
+                why = stored
             elif not await self._api.takes(subject, deadline):
                 raise Missing(f"no stream takes {subject!r} on this server")
-            await self._api.pause_for(tries, deadline)
+            else:
+                why = "its stream does not answer"
+            await self._api.pause_for(tries, deadline, why)
             tries += 1
             frame = again()
 
@@ -229,7 +246,7 @@ class Post(Frame):
         except BrokerError as error:
             self._done(error)
         else:
-            self._done(stored or ApiError(0, "refused for now"))
+            self._done(stored if isinstance(stored, Stored) else ApiError(0, stored))
 
     def acknowledged(self, found: re.Match[bytes]) -> None:
         """See ``requests.Request``; what the pattern finds says nothing of a duplicate."""
@@ -261,8 +278,8 @@ def _head(headers: Mapping[str, str], msg_id: str, expect: int | None) -> bytes:
     return encode_headers(full)
 
 
-def _read(body: bytes, *, resent: bool) -> Stored | None:
-    """Read a publish acknowledgement; None for an error that passes.
+def _read(body: bytes, *, resent: bool) -> Stored | str:
+    """Read a publish acknowledgement, or the text of an error that passes.
 
     Raises:
         Conflict: another last sequence than the expected one.
@@ -273,7 +290,7 @@ def _read(body: bytes, *, resent: bool) -> Stored | None:
     error, sequence = found.get("error"), found.get("seq")
     if isinstance(error, dict):
         if error.get("err_code") in BUSY_CODES or error.get("code") == int(NO_RESPONDERS):
-            return None
+            return f"{error.get('description')} (JetStream error {error.get('err_code')})"
         raise_api_error(error)
     if not isinstance(sequence, int):
         raise ApiError(0, f"no acknowledgement of a stream: {body[:80]!r}")

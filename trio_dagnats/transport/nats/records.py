@@ -38,15 +38,8 @@ import trio
 
 from trio_dagnats.errors import NotStored
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_ack, decode_headers
-from trio_dagnats.transport.nats.jsapi import (
-    MESSAGE_NOT_FOUND,
-    ApiError,
-    JsApi,
-    api_subject,
-    create_subject,
-)
+from trio_dagnats.transport.nats.jsapi import MESSAGE_NOT_FOUND, ApiError, JsApi
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.requests import new_inbox
 from trio_dagnats.transport.port import Record
 from trio_dagnats.wire.subjects import check_key
 from trio_dagnats.wire.text import parse_rfc3339, rfc3339, whole
@@ -200,7 +193,7 @@ class Records:
             gathering = _Several()
             left = [subject for subject in subjects if subject not in found]
             request = json.dumps({"multi_last": left, "max_bytes": most}).encode()
-            frame = Frame(api_subject("DIRECT.GET", stream), request, not_after=deadline)
+            frame = Frame(self._api.subject("DIRECT.GET", stream), request, not_after=deadline)
             await self._ask(frame, gathering, deadline)
             if gathering.able is False:
                 return None
@@ -218,7 +211,7 @@ class Records:
         """
         try:
             reply = await self._api.call(
-                api_subject("STREAM.MSG.GET", stream),
+                self._api.subject("STREAM.MSG.GET", stream),
                 {"last_by_subj": check_key(subject)},
                 deadline,
             )
@@ -270,14 +263,16 @@ class Records:
             "inactive_threshold": IDLE_NS,
         }
         request = {"stream_name": stream, "config": config}
-        made = await self._api.call(create_subject(stream, name, subject), request, deadline)
+        made = await self._api.call(
+            self._api.create_subject(stream, name, subject), request, deadline
+        )
         expected = int(str(made.get("num_pending", 0)))
         limits = cast("Mapping[str, object]", made["config"])
         part = min(PART, int(str(limits.get("max_batch", 0))) or PART)
         try:
             return await self._fetch(stream, name, expected, part, deadline) if expected else []
         finally:
-            self._link.outbox.put(Frame(api_subject("CONSUMER.DELETE", stream, name), b""))
+            self._link.outbox.put(Frame(self._api.subject("CONSUMER.DELETE", stream, name), b""))
 
     async def _fetch(
         self, stream: str, name: str, expected: int, part: int, deadline: float
@@ -289,7 +284,7 @@ class Records:
         expired, or messages were purged meanwhile. None asks for another try. The server may also
         have a limit of its own on what one pull asks for, which ``part`` keeps.
         """
-        subject = api_subject("CONSUMER.MSG.NEXT", stream, name)
+        subject = self._api.subject("CONSUMER.MSG.NEXT", stream, name)
         records: list[Record] = []
         while len(records) < expected:
             before = len(records)
@@ -308,7 +303,7 @@ class Records:
         the callers look at the time. Several answers need a subscription of their own, because the
         table of requests forgets an entry with its first answer.
         """
-        frame.reply = new_inbox()
+        frame.reply = self._link.new_inbox()
         route = self._link.routes.add(frame.reply, answers.take, gap=answers.gap)
         try:
             await self._link.path.subscribe(route)

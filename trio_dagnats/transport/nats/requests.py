@@ -1,8 +1,8 @@
 """Requests in flight: one inbox, one table, no asyncio future and no timer per request.
 
 The reply hook pops the entry and tells its owner: a trio task that is rescheduled, or a callback
-(rules D2, D3). One task looks at the table now and then for deadlines and silence; a reconnect
-sends again, in order, what had been sent before (rule D5).
+(rules D2, D3). One task looks at the table now and then for deadlines, silence and the end of the
+connection; a reconnect sends again, in order, what had been sent before (rule D5).
 
 The life of a request::
 
@@ -10,7 +10,8 @@ The life of a request::
                │                    │  ├─ 5 s of silence: again(), at the queue's end
                │                    │  └─ reconnect: again(), before all that is queued
                │                    │        └─ again() is None, reconnect only ──> failed(Lost)
-               └────── deadline ────┴────────────────────────────────> failed(NotStored)
+               ├────── deadline ────┼────────────────────────────────> failed(NotStored)
+               └─ connection over ──┘
     drop: at any time; nobody is told
 
 A request is in the table from ``send`` until one of these ends. It is taken out *before* its owner
@@ -21,21 +22,29 @@ is told: an owner that is told twice would reschedule its task twice, which take
 import re
 from collections.abc import Callable
 from itertools import count
-from secrets import token_hex
 from typing import Protocol, final
 
 import outcome
 import trio
 
 from trio_dagnats.errors import NotStored
+from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.outbox import Outbox
 from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
+
+log = Log("trio_dagnats.transport")
 
 SWEEP = 0.1
 """Seconds between two looks at the deadlines."""
 SILENCE = 5.0
 """Seconds without an answer after which a frame is sent again (nats.go's publish timeout)."""
+
+MOST_REFUSALS = 1000
+"""Refusals, and subjects of them, that are remembered."""
+_REFUSAL = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE
+)
 
 Again = Callable[[], Frame]
 
@@ -142,6 +151,7 @@ class Requests:
         inbox: the same.
         contact: the newest trio time of which the server is known to have heard from us later:
             what arrives from now on was sent after it.
+        over: whether no answer can come any more; the next look then ends what is asked.
     """
 
     def __init__(self, outbox: Outbox, inbox: str) -> None:
@@ -152,7 +162,9 @@ class Requests:
         self._numbers = count(1)
         self._table: dict[bytes, Request] = {}
         self._filled = trio.lowlevel.ParkingLot()
+        self._refused: set[str] = set()
         self.contact = 0.0
+        self.over = False
 
     @property
     def subject(self) -> str:
@@ -217,6 +229,31 @@ class Requests:
         if request is not None:
             request.acknowledged(found)
 
+    def heard_refusal(self, text: str) -> bool:
+        """Take what the server says of us, if it is a refusal: that is why there is no answer.
+
+        Args:
+            text: as the server has sent it, or in small letters, as nats-py has it.
+
+        Returns:
+            Whether it is one: a subject that this user may not use.
+        """
+        found = _REFUSAL.search(text)
+        if found is None:
+            return False
+        if found[0] not in self._refused and len(self._refused) < MOST_REFUSALS:
+            log.warning("the server refuses us: %s", found[0])
+            self._refused.add(found[0])  # said once
+            if found[1].lower() == "publish":
+                self._refused.add(found[2].lower())
+        return True
+
+    def refusal(self, subject: str) -> str:
+        """Return why nothing came back from a subject, as the end of a sentence; mostly empty."""
+        if subject.lower() not in self._refused:
+            return ""
+        return f": the server does not let this user publish to {subject!r}"
+
     def _find(self, token: bytes) -> Request | None:
         request = self._table.pop(token, None)
         # The answer may be to an earlier send than the last one: then it proves too little.
@@ -226,6 +263,7 @@ class Requests:
 
     def reconnected(self) -> None:
         """Send again what had been sent on the old connection, before anything new."""
+        self._refused.clear()
         self.contact = trio.current_time()  # nothing of the old connection arrives any more
         sent = [request for request in self._table.values() if request.frame.sent_at]
         frames = [(request, _again(request)) for request in sent]
@@ -241,8 +279,9 @@ class Requests:
                 await self._filled.park()
             await trio.sleep(SWEEP)
             now = trio.current_time()
-            for late in [r for r in self._table.values() if r.deadline <= now]:
-                self._fail(late, NotStored("the server did not answer in time"))
+            for late in [r for r in self._table.values() if self.over or r.deadline <= now]:
+                why = f"the server did not answer in time{self.refusal(late.frame.subject)}"
+                self._fail(late, NotStored("the connection has ended" if self.over else why))
             for silent in [r for r in self._table.values() if _is_silent(r, now)]:
                 frame = _again(silent)
                 if frame is not None:
@@ -270,8 +309,3 @@ def _again(request: Request) -> Frame | None:
 def _is_silent(request: Request, now: float) -> bool:
     sent_at = request.frame.sent_at
     return sent_at > 0 and now - sent_at > SILENCE
-
-
-def new_inbox(prefix: str = "_INBOX") -> str:
-    """Return an inbox that nobody else has."""
-    return f"{prefix}.{token_hex(11)}"

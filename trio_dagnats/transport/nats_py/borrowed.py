@@ -51,11 +51,16 @@ STATUS, DESCRIPTION = "Status", "Description"
 
 
 @asynccontextmanager
-async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
+async def borrow(client: Client, api: str) -> AsyncIterator[NatsBroker]:
     """Use a connected client for the length of a block; see ``open_broker``.
 
     The client belongs to the caller: after the block it is as it was, but for what was sent. It
     must live in the trio-asyncio loop of the task that calls this, for its futures belong there.
+    Its prefix of inboxes is used as it is; one with ``no_echo`` cannot hear us.
+
+    Args:
+        client: connected.
+        api: how the subjects of the JetStream API begin.
     """
     if not client.is_connected:
         raise UsageError("the nats-py client is not connected: await its connect() first")
@@ -65,7 +70,13 @@ async def borrow(client: Client) -> AsyncIterator[NatsBroker]:
             "a connected client needs the trio-asyncio loop that it lives in: give it to the "
             "worker inside that `async with trio_asyncio.open_loop()`"
         )
-    link = Link(partial(BorrowedPath, client, loop), FOREVER)
+    if client.options.get("no_echo"):
+        raise UsageError(
+            "the nats-py client was connected with no_echo=True, but confirmations are messages to "
+            "ourselves: connect it without, or give a URL"
+        )
+    inbox_prefix = client.new_inbox().rpartition(".")[0]
+    link = Link(partial(BorrowedPath, client, loop), FOREVER, inbox_prefix, api)
     assert isinstance(link.path, BorrowedPath)
     async with keep_open(_Holder(link.path, link)):
         yield NatsBroker(link)
@@ -96,8 +107,8 @@ class _Holder:
 
     async def watch(self) -> None:
         """See ``link.Holder``."""
-        await self._path.closed.wait()
-        raise ConnectError("the nats-py client was closed while it was in use")
+        await self._link.over.wait()
+        raise ConnectError(f"the nats-py client cannot be used any more: {self._link.why_over}")
 
     async def run(self) -> None:
         """Move frames and watch for reconnects, until :meth:`leave`."""
@@ -127,7 +138,6 @@ class BorrowedPath:
         self._loop = loop
         self._link = link
         self._subscriptions: dict[int, Subscription] = {}
-        self.closed = trio.Event()
         self._reconnects = int(client.stats["reconnects"])
 
     @property
@@ -212,15 +222,21 @@ class BorrowedPath:
         """Notice reconnects of the client, until its end.
 
         By a counter, because its callbacks belong to its owner. A loss and a return between two
-        looks is noticed all the same; while it lasts, ``writable`` holds the outbox back.
+        looks is noticed all the same; while it lasts, ``writable`` holds the outbox back. One that
+        is being drained has ended for us: it subscribes to nothing any more.
         """
-        while not self._client.is_closed:
+        while not (self._client.is_closed or self._client.is_draining):
             await trio.sleep(LOOK)
+            if self._client.last_error is not None:  # of several since the last look the newest
+                link.requests.heard_refusal(str(self._client.last_error))
             reconnects = int(self._client.stats["reconnects"])
             if reconnects != self._reconnects and self.writable:
                 self._reconnects = reconnects
                 link.reconnected()
-        self.closed.set()
+        link.closed("it was closed or drained while it was in use")
+
+    def renew(self) -> None:
+        """Do nothing: the client, and when it connects, are its owner's."""
 
     async def end(self, link: Link) -> None:
         """Send what is queued and end our subscriptions; the client stays as it was."""

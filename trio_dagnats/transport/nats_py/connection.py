@@ -15,9 +15,14 @@ body, so that a clean-up in there still finds a connection.
 A loss and a return, told by nats-py:
 
 1. ``_on_lost``: nothing is written any more; frames stay in the outbox, requests in their table.
-2. nats-py dials again, for ever, about every 0.25 to 0.5 s, and does the greeting and the login.
+2. nats-py tries again, for ever, about every 0.25 to 0.5 s: it has us dial (``SteadyClient``), and
+   does the greeting and the login.
 3. ``_on_back``: all our subscriptions in one write; then what was in flight is sent again, in its
    order; then pulls are asked for anew and listeners told (``OwnPath.back``, ``Link.reconnected``).
+
+A login that is refused then, or a key file that holds none, is tried for ``login_patience``; then,
+and when nats-py has closed, the connection is over (``Link.give_up``, ``Link.closed``): ``watch``
+raises, and what is asked is told so at once. -ERR is a warning, and no end by itself.
 
 A loss that nobody tells (a dead peer) is noticed by pings: one every 10 s, two may be missing. Then
 the socket is reset, so that its unsent bytes die in the kernel; that bound, ``ABORT_AFTER``, is
@@ -36,7 +41,6 @@ from pathlib import Path
 from random import random
 from typing import final
 
-import nats.errors
 import trio
 import trio_asyncio
 from nats.aio.client import Client
@@ -49,10 +53,16 @@ from trio_dagnats.transport.nats_py.borrowed import BorrowedPath
 from trio_dagnats.transport.nats_py.own_path import OwnPath
 from trio_dagnats.transport.nats_py.private import (
     HookedClient,
-    PlainText,
     SteadyClient,
     hooks_fit,
     protect_loop,
+)
+from trio_dagnats.transport.nats_py.refusals import (
+    Complaint,
+    Logins,
+    NoLogin,
+    PlainText,
+    is_refused,
 )
 from trio_dagnats.transport.options import ConnectOptions, shown
 from trio_dagnats.transport.patience import CLOSE, FLUSH
@@ -74,6 +84,8 @@ RECONNECT_WAIT = 0.25
 the same moment, and shall not come back at one."""
 CHECK_PATIENCE = 2.0
 """Seconds for a message of ours to come back through the hooks, after the first connect."""
+MAX_COMPLAINTS = 20
+"""Different complaints of the server that are logged as warnings, for each connection."""
 
 
 @asynccontextmanager
@@ -112,14 +124,15 @@ class _Connection:
 
     def __init__(self, urls: list[str], options: ConnectOptions, *, fast: bool) -> None:
         self._fast = fast
-        self._client: Client = SteadyClient()
+        self._client: Client = SteadyClient(options.connect_timeout)
         self._urls = urls
         self._options = options
         self._names = ", ".join(shown(url) for url in urls)
         self._scope = trio.CancelScope(shield=True)
         self._dialling = trio.CancelScope()
         self._refusal: Exception | None = None
-        self._closed = trio.Event()
+        self._logins = Logins(self._names, options.login_patience)
+        self._complaints: set[str] = set()
         self.ready = trio.Event()
         self._leaving = False
         self._path: OwnPath | None = None
@@ -130,10 +143,8 @@ class _Connection:
 
     async def watch(self) -> None:
         """See ``link.Holder``."""
-        await self._closed.wait()
-        raise ConnectError(
-            f"the connection to {self._names} ended for good: {self._refusal or 'closed'}"
-        )
+        await self._link.over.wait()
+        raise ConnectError(f"the connection to {self._names} ended for good: {self._link.why_over}")
 
     async def run(self) -> None:
         """Hold the connection until :meth:`leave`.
@@ -147,7 +158,7 @@ class _Connection:
         protect_loop()
         async with trio_asyncio.open_loop() as loop:
             loop.set_exception_handler(_log_loop_error)
-            link = self._make_link(loop)
+            self._link = link = self._make_link(loop)
             await self._dial(loop)
             self.broker = NatsBroker(link)
             with self._scope:
@@ -163,15 +174,16 @@ class _Connection:
         with a condition.
         """
         if not self._fast:
-            return Link(partial(self._make_public, loop), FOREVER)
-        return Link(self._make_path, ABORT_AFTER)
+            make_public = partial(self._make_public, loop)
+            return Link(make_public, FOREVER, self._options.inbox_prefix, self._options.api)
+        return Link(self._make_path, ABORT_AFTER, self._options.inbox_prefix, self._options.api)
 
     def _make_public(self, loop: trio_asyncio.TrioEventLoop, link: Link) -> BorrowedPath:
         self._public = BorrowedPath(self._client, loop, link)
         return self._public
 
     def _make_path(self, link: Link) -> OwnPath:
-        self._client = client = HookedClient(link.routes)
+        self._client = client = HookedClient(link.routes, self._options.connect_timeout)
         self._path = OwnPath(client, link)
         return self._path
 
@@ -197,7 +209,8 @@ class _Connection:
         except NotStored as error:
             raise ConnectError(
                 f"{self._names} is connected, but our own messages do not come back: this nats-py "
-                "does not fit, or the account may not publish to its _INBOX"
+                f"does not fit, or the account may not use {self._options.inbox_prefix}.>: give an "
+                "inbox_prefix (ConnectOptions) that it may"
             ) from error
 
     async def _dial(self, loop: trio_asyncio.TrioEventLoop) -> None:
@@ -233,13 +246,13 @@ class _Connection:
                 await trio_asyncio.aio_as_trio(self._client.drop, loop=loop)()
 
     def _why_not(self) -> str:
-        """Say why there is no connection: no TLS, refused, silence, or nats-py's own last word."""
+        """Say why there is no connection: no TLS, no key, refused, silence, or the last error."""
         seconds = self._options.connect_timeout
-        if isinstance(self._refusal, PlainText):
+        if isinstance(self._refusal, PlainText | NoLogin):
             return f"cannot connect to {self._names}: {self._refusal}"
-        if self._refusal is not None and _is_refused(self._refusal):
+        if self._refusal is not None and is_refused(self._refusal):
             return f"{self._names} refused the credentials: check user, token, credentials or nkey"
-        if self._refusal is None:
+        if self._refusal is None or isinstance(self._refusal, TimeoutError):
             return f"no answer from {self._names} within {seconds:g} s: is a NATS server there?"
         reason = str(self._refusal) or type(self._refusal).__name__
         return f"cannot connect to {self._names} within {seconds:g} s: {reason}"
@@ -277,11 +290,31 @@ class _Connection:
     # would end nats-py's own tasks for good (notes A5, rule D10).
 
     async def _on_error(self, error: Exception) -> None:
-        """Remember what nats-py complains of; most of it mends itself, so it is no warning."""
+        """Remember what nats-py complains of; most of it mends itself, so it is no warning.
+
+        What the server itself complains of is one: somebody has to mend it.
+        """
         self._refusal = error
-        if isinstance(error, PlainText) or _is_refused(error):
+        if isinstance(error, Complaint):
+            self._complained(str(error))
+        elif isinstance(error, PlainText | NoLogin) or is_refused(error):
             self._dialling.cancel()  # trying again changes nothing
+            if self.ready.is_set() and (why := self._logins.refused(error)):
+                self._link.give_up(why)
+        elif isinstance(error, OSError):
+            self._logins.away()
         log.debug("nats: %r", error)
+
+    def _complained(self, text: str) -> None:
+        """Log what the server complains about, each once: some it says for every message.
+
+        Refused subjects are for ``Requests``, which logs them and names them to whoever waits.
+        """
+        if self._link.requests.heard_refusal(text):
+            return
+        if text not in self._complaints and len(self._complaints) < MAX_COMPLAINTS:
+            self._complaints.add(text)
+            log.warning("%s says: %s", self._names, text)
 
     async def _on_lost(self) -> None:
         """Stop writing; told of one loss several times, our own path logs it once."""
@@ -295,13 +328,14 @@ class _Connection:
         """Begin again; on the public path ``BorrowedPath.watch`` notices it by itself."""
         if self._path is not None:
             self._path.back()
+        self._logins.granted()
         log.warning("connection to %s is back", self._names)
 
     async def _on_closed(self) -> None:
         """Take the end of it: nats-py does not try again after this, so ``watch`` raises."""
         if self._path is not None:
             self._path.lost()
-        self._closed.set()
+        self._link.closed(str(self._refusal or "closed"))
 
     def _connect_arguments(self) -> dict[str, object]:
         """Return what nats-py is told; what is not set is left out, so its own default holds.
@@ -325,6 +359,7 @@ class _Connection:
             "reconnected_cb": self._on_back,
             "closed_cb": self._on_closed,
             "tls": options.tls,
+            "tls_handshake_first": options.tls_handshake_first,
             "user": options.user,
             "password": options.password,
             "token": options.token,
@@ -332,12 +367,6 @@ class _Connection:
             "nkeys_seed": _path(options.nkey_seed),
         }
         return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _is_refused(error: Exception) -> bool:
-    """Say whether the server has refused the credentials; nats-py knows one wording of two."""
-    known = isinstance(error, nats.errors.AuthorizationError)
-    return known or "authorization violation" in str(error).lower()
 
 
 def _path(path: str | Path | None) -> str | None:

@@ -29,6 +29,7 @@ class OwnPath:
         self._link = link
         self.writable = False
         self.max_payload = 0
+        client.informed = self.informed
 
     @property
     def unsent(self) -> int:
@@ -58,6 +59,14 @@ class OwnPath:
         """Wait for an echo of our own: everything before it has been processed."""
         await self._link.echo(trio.current_time() + BARRIER_PATIENCE)
 
+    def renew(self) -> None:
+        """End this connection; nats-py makes another one."""
+        self._client.cut()
+
+    def informed(self) -> None:
+        """Take what the server says now: the limits of an account come after the login."""
+        self.max_payload = self._client.max_payload
+
     def lost(self) -> None:
         """Stop writing."""
         self.writable = False
@@ -70,5 +79,5 @@ class OwnPath:
 
     def begin(self) -> None:
         """Begin to write: the client is connected."""
-        self.max_payload = self._client.max_payload
+        self.informed()
         self.writable = True

@@ -1,5 +1,7 @@
 """Every private name of nats-py that we touch, and the self-check that says whether they fit.
 
+Those of its transport are used in ``tcp``, all others in here.
+
 Hooks make the hot path: messages of our own subscriptions are taken in the parser (``_ps``), or at
 ``_process_msg`` when they came in pieces, before nats-py builds objects and queues for them; frames
 are written to ``_transport`` directly.
@@ -11,9 +13,19 @@ private name               why we touch it
 ``_ps``                    a parser that takes our messages before nats-py makes objects of them
 ``_process_msg``           those that came in pieces, which nats-py has put together
 ``_transport``             frames go to its writer; its end is bounded, and may be a reset
-``_io_writer`` and kin     the socket: to write, to see what it has not taken, to reset it
-``_connect_command``       the moment in which TLS is up, or is found to be missing
-``_process_connect_init``  a greeting that cannot be read shall be tried again after
+``_io_writer`` and kin     the socket: to write, to see what it has not taken, to reset it; and one
+                           that we have connected is put there
+``_connect_command``       the moment in which TLS is up, or is found to be missing, and the file to
+                           log in with is read
+``_setup_nkeys_connect``   nats-py would read that file once, or for ever
+``_signature_cb`` and kin  where the key of this login is put
+``_process_err``           a complaint of the server is no end; where it is, the server closes
+``_process_info``          limits of the account are told after the greeting
+``_attempt_reconnect``     a try that raises what nats-py does not know is followed by another one
+``_reconnection_task``     tells a cancellation that nobody wanted from an end that was asked for
+``_connect_to_server``     each server gets a share of the time to connect, looked up in trio
+``_server_pool``           how many servers share it
+``_process_connect_init``  a greeting that cannot be read, or in time, shall be tried again after
 ``_read_loop``             an exception that it does not know would end it in silence
 ``_process_op_err``        how nats-py is told that it must reconnect
 ``_main_loop``             of trio-asyncio: Ctrl-C in there would hang the process
@@ -27,96 +39,28 @@ The way of the bytes that come in::
 """
 
 import asyncio
+import base64
 import contextlib
-import socket
-import struct
+import time
 from collections.abc import Callable, Iterable
-from typing import cast
+from pathlib import Path
 
 import nats.errors
 import trio
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from trio_asyncio import trio_as_aio
 from trio_asyncio._loop import TrioEventLoop
 
+from trio_dagnats.errors import UsageError
+from trio_dagnats.transport.key_files import read_key
 from trio_dagnats.transport.nats.parsing import first_message, incoming, take_messages
 from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
-
-CLOSE_PATIENCE = 1.0
-Take = Callable[[bytes], bytes]
-"""Takes from the front of what came in what it can, and returns the rest."""
-
-
-class PlainText(nats.errors.Error):
-    """TLS was asked for, and this server has none."""
-
-    def __str__(self) -> str:
-        return "the server does not offer TLS; nothing was sent to it"
-
-
-class AbortingTcp(TcpTransport):
-    """A TCP transport whose end is bounded (notes A5, rule D12).
-
-    With unsent bytes in the socket, nats-py's own waits for minutes. A dead connection is reset,
-    so that bytes still in the kernel die with it and cannot arrive after another worker's.
-    """
-
-    reset = True
-
-    def __init__(self, take: Take) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nats-py types this class in part
-        self._take = take
-
-    def listen_in(self) -> None:
-        """Take our messages as they arrive: a wake-up of nats-py's reader costs two turns.
-
-        Called for each connection when TLS is up, if there is any: what comes before may be
-        anybody's, and is left to nats-py, which refuses or drops it. What the parser raises ends
-        the connection: asyncio closes it, and gives the reason to nats-py's reader.
-        """
-        writer, reader = self._io_writer, self._io_reader
-        assert writer is not None
-        assert reader is not None
-        protocol = cast("asyncio.Protocol", writer.transport.get_protocol())
-        feed = protocol.data_received
-
-        def received(data: bytes) -> None:
-            # What nats-py has not read yet comes first; unknown where asyncio has another reader.
-            rest = data if vars(reader).get("_buffer", True) else self._take(data)
-            if rest:
-                feed(rest)
-
-        protocol.data_received = received  # type: ignore[method-assign]  # of this one object
-
-    @property
-    def writer(self) -> asyncio.StreamWriter | None:
-        """The stream's writer, None before the first connect."""
-        return self._io_writer
-
-    def close(self) -> None:
-        """End the connection at once; by a reset unless it was drained before."""
-        writer, bare = self._io_writer, self._bare_io_writer
-        if writer is None or bare is None:
-            return
-        if self.reset:
-            # Of the TCP transport itself: the one of TLS has no socket any more once it is closed.
-            sock = bare.transport.get_extra_info("socket")
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-        else:
-            writer.close()
-
-    async def wait_closed(self) -> None:
-        """Wait for the end, but not for long."""
-        with contextlib.suppress(TimeoutError, OSError):
-            closing = super().wait_closed()  # type: ignore[no-untyped-call]  # the same
-            await asyncio.wait_for(closing, CLOSE_PATIENCE)
-
-    def __bool__(self) -> bool:
-        """Say yes always: nats-py replaces a transport that says no before it connects."""
-        return True
+from trio_dagnats.transport.nats_py.dialling import Dialler, Name
+from trio_dagnats.transport.nats_py.refusals import Complaint, NoLogin, OddBytes, PlainText
+from trio_dagnats.transport.nats_py.tcp import AbortingTcp, DialledTcp
+from trio_dagnats.transport.options import DEFAULT_PORT
 
 
 class FastParser(Parser):
@@ -170,35 +114,127 @@ class FastParser(Parser):
             await super().parse()
 
 
-class OddBytes(nats.errors.Error):
-    """The server has greeted us with something that nats-py cannot read."""
-
-    def __str__(self) -> str:
-        return f"the server does not speak the NATS protocol: {self.__cause__!r}"
+def _nobody() -> None:
+    """Take news that nobody wants."""
 
 
 class SteadyClient(Client):
-    """A client that reconnects whatever has ended nats-py's tasks.
+    """A client that reconnects whatever ends nats-py's tasks, dials in trio, and logs in anew.
 
     It knows a few exceptions. All others, such as those of its own parser, end a task of it in
     silence: the connection is open, and nobody reads or mends it.
+
+    Args:
+        timeout: seconds in which every known server has its turn when one is looked for.
+
+    Attributes:
+        informed: called when the server has said something of itself later than at the greeting.
     """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._dialler = Dialler(timeout)
+        self._transport = DialledTcp()  # type: ignore[no-untyped-call]  # typed in part
+        self.informed: Callable[[], None] = _nobody
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """Open the connection to one server; every loop of nats-py comes through here."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # It was cancelled, and something (``wait_for`` of Python 3.11, when what it waits for
+            # came in that turn; nats-py's own ``except``) has swallowed that: nobody says it again.
+            raise asyncio.CancelledError
+        s.last_attempt = time.monotonic()
+        assert isinstance(self._transport, DialledTcp)
+        pool = map(_name, self._server_pool)
+        with contextlib.ExitStack() as opened:  # a cancelled task does not get what it awaited
+            sock = await trio_as_aio(self._dialler.dial)(_name(s), pool, opened)
+            opened.pop_all()
+        await self._transport.take_over(sock)
 
     async def _read_loop(self) -> None:
         """Read until the connection is lost; nothing is done if nats-py has seen that itself."""
         await super()._read_loop()
         await self._process_op_err(nats.errors.ProtocolError())
 
+    async def _attempt_reconnect(self) -> None:
+        """Try until it is connected; whatever one try raises, another one follows.
+
+        A cancellation that nobody has asked for is taken by nats-py for its own end. Then the
+        connection has ended, and says so.
+        """
+        mine = asyncio.current_task()
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except Exception as error:  # noqa: BLE001 - nobody else sees it; it is reported
+                self._status = Client.RECONNECTING
+                await self._error_cb(error)
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+            else:
+                break
+        given_up = self._reconnection_task is mine and self._reconnection_task_future is not None
+        if given_up and not self.is_closed and self._closed_cb is not None:
+            await self._closed_cb()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Report what the server complains about, and nothing more.
+
+        Where that is the end, the server closes the connection, and the reader notices it. nats-py
+        would close it for good, for errors too after which the server goes on.
+        """
+        await self._error_cb(Complaint(err_msg.strip("'")))
+
+    async def _process_info(
+        self,
+        info: dict[str, object],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - nats-py's signature
+    ) -> None:
+        """Take what the server says of itself later, as the limits of the account."""
+        await super()._process_info(info, initial_connection)
+        limit = info.get("max_payload")
+        if not initial_connection and isinstance(limit, int):
+            self._max_payload = limit
+            self.informed()
+
+    def _setup_nkeys_connect(self) -> None:
+        """Read no file yet: that is done for each login."""
+
+    def _take_key(self) -> None:
+        """Read the file to log in with, once for a login: it may be another one by now.
+
+        Half of an old and half of a new file would not fit together.
+        """
+        path = self._user_credentials or self._nkeys_seed
+        if path is None:
+            return
+        try:
+            key = read_key(Path(str(path)), jwt=self._user_credentials is not None)
+        except UsageError as error:
+            raise NoLogin from error
+        import nkeys  # noqa: PLC0415 - loaded by those only who log in with it
+
+        pair = nkeys.from_seed(bytearray(key.seed.encode()))
+
+        def sign(nonce: str) -> bytes:
+            return base64.b64encode(pair.sign(nonce.encode()))
+
+        self._public_nkey = pair.public_key.decode()
+        self._user_jwt_cb = key.jwt.encode if key.jwt else None
+        self._signature_cb = sign
+
     def _connect_command(self) -> bytes:
         """Look at what the server has said of itself before anything is said to it."""
         if not isinstance(self.max_payload, int):
             raise TypeError(f"max_payload is {self.max_payload!r}")
+        self._take_key()
         return super()._connect_command()
 
     async def _process_connect_init(self) -> None:
         """Greet the server; a failure is one that nats-py tries again after."""
         try:
-            await super()._process_connect_init()
+            async with asyncio.timeout_at(self._dialler.ends):
+                await super()._process_connect_init()
         except Exception as error:
             if self._transport is not None:
                 # Else it is left to the collector, and its bytes are still taken.
@@ -211,8 +247,8 @@ class SteadyClient(Client):
 class HookedClient(SteadyClient):
     """A client that hands messages of our own subscriptions straight to their routes."""
 
-    def __init__(self, routes: Routes) -> None:
-        super().__init__()
+    def __init__(self, routes: Routes, timeout: float = 10.0) -> None:
+        super().__init__(timeout)
         self._routes = routes
         self._ps = self._fast = FastParser(self, routes)
         self._tcp = AbortingTcp(self._fast.take)
@@ -253,6 +289,10 @@ class HookedClient(SteadyClient):
         writer = self._tcp.writer
         return writer.transport.get_write_buffer_size() if writer is not None else 0
 
+    def cut(self) -> None:
+        """End this connection by a reset; the reader notices it, and another one is made."""
+        self._tcp.close()
+
     async def drop(self) -> None:
         """Close what a given-up connect has left open: nats-py leaves it to the collector."""
         self._tcp.close()
@@ -264,6 +304,10 @@ class HookedClient(SteadyClient):
         self._tcp.reset = False
 
 
+def _name(server: Srv) -> Name:
+    return server.uri.hostname or "", server.uri.port or DEFAULT_PORT
+
+
 def protect_loop() -> None:
     """Keep KeyboardInterrupt out of trio-asyncio's main task (rule D13).
 
@@ -273,14 +317,38 @@ def protect_loop() -> None:
     trio.lowlevel.enable_ki_protection(TrioEventLoop._main_loop)  # noqa: SLF001 - see above
 
 
+_METHODS = (
+    "_attempt_reconnect",
+    "_close",
+    "_connect_command",
+    "_connect_to_server",
+    "_process_connect_init",
+    "_process_err",
+    "_process_info",
+    "_process_msg",
+    "_process_op_err",
+    "_read_loop",
+    "_setup_nkeys_connect",
+)
+_ATTRIBUTES = {
+    "_closed_cb",
+    "_max_payload",
+    "_nkeys_seed",
+    "_public_nkey",
+    "_reconnection_task",
+    "_reconnection_task_future",
+    "_server_pool",
+    "_signature_cb",
+    "_user_credentials",
+    "_user_jwt_cb",
+}
+
+
 def hooks_fit() -> bool:
     """Say whether this nats-py still has the names that the hooks replace."""
     return (
-        hasattr(Client, "_process_msg")
-        and hasattr(Client, "_connect_command")
-        and hasattr(Client, "_read_loop")
-        and hasattr(Client, "_process_op_err")
-        and hasattr(Client, "_process_connect_init")
+        all(hasattr(Client, name) for name in _METHODS)
+        and vars(Client()).keys() >= _ATTRIBUTES
         and isinstance(vars(Client()).get("_ps"), Parser)
         and {"buf", "state"} <= vars(Parser()).keys()
         and hasattr(TcpTransport, "wait_closed")
