@@ -20,8 +20,8 @@ from trio_dagnats.cli.requests.unserved import warning
 from trio_dagnats.cli.target import load, locate
 from trio_dagnats.client import (
     AttemptTree,
-    Place,
     RunStatus,
+    SourceLine,
     StepState,
     StepStatus,
     TaskTree,
@@ -429,7 +429,7 @@ def test_a_worker_that_does_not_answer_is_drawn_as_such() -> None:
 
 
 def test_a_worker_is_drawn_with_its_attempts_below_it() -> None:
-    place = Place("app.py", 3, "fetch", "await get()")
+    place = SourceLine("app.py", 3, "fetch", "await get()")
     attempt = AttemptTree(
         run_id="r", step_id="s", attempt=1, task_type="t", tasks=TaskTree("t", place)
     )

@@ -11,7 +11,7 @@ from odd_bytes import CERTIFICATE, KEY, Injector, trusting
 from trio_dagnats import ConnectOptions
 from trio_dagnats.local import Server
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.nats.routes import FIRST_SID
+from trio_dagnats.transport.nats.subscriptions import FIRST_SID
 from trio_dagnats.transport.port import Broker, Message
 
 SOON = 10.0

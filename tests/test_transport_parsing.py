@@ -5,7 +5,7 @@ import pytest
 from trio_dagnats.errors import WireError
 from trio_dagnats.transport.nats.frames import LARGE, Frame, Incoming, encode
 from trio_dagnats.transport.nats.parsing import acknowledgements, take_messages
-from trio_dagnats.transport.nats.routes import FIRST_SID, Acks, Routes
+from trio_dagnats.transport.nats.subscriptions import FIRST_SID, Acks, Subscriptions
 from trio_dagnats.transport.nats_py.private import HookedClient
 
 SID = b"%d" % FIRST_SID
@@ -27,24 +27,24 @@ STREAM = b"".join(raw for raw, _ in OURS)
 MESSAGES = [message for _, message in OURS]
 
 
-def listening() -> tuple[Routes, list[Incoming]]:
-    """Make routes with one subscription, and the list of what it gets."""
-    routes, got = Routes(), list[Incoming]()
-    routes.add("a.>", got.append)
-    return routes, got
+def listening() -> tuple[Subscriptions, list[Incoming]]:
+    """Make subscriptions with one subscription, and the list of what it gets."""
+    subscriptions, got = Subscriptions(), list[Incoming]()
+    subscriptions.add("a.>", got.append)
+    return subscriptions, got
 
 
 def test_whole_messages_are_delivered_in_their_order() -> None:
-    routes, got = listening()
+    subscriptions, got = listening()
 
-    assert take_messages(STREAM, routes) == (len(STREAM), 0)
+    assert take_messages(STREAM, subscriptions) == (len(STREAM), 0)
     assert got == MESSAGES
 
 
 def test_what_is_missing_of_a_message_is_told() -> None:
-    routes, got = listening()
+    subscriptions, got = listening()
 
-    assert take_messages(STREAM + b"MSG a %b 10\r\nabc" % SID, routes) == (len(STREAM), 9)
+    assert take_messages(STREAM + b"MSG a %b 10\r\nabc" % SID, subscriptions) == (len(STREAM), 9)
     assert got == MESSAGES
 
 
@@ -53,25 +53,25 @@ def test_what_is_missing_of_a_message_is_told() -> None:
     [b"PING\r\n", b"+OK\r\n", b"MSG a 7 2\r\nhi\r\n", b"MSG a 1", b"MSG a\r\n", b"HMSG a %b 1\r\n"],
 )
 def test_anything_else_is_left_to_nats_py(foreign: bytes) -> None:
-    routes, got = listening()
+    subscriptions, got = listening()
 
-    assert take_messages(STREAM + foreign, routes) == (len(STREAM), 0)
+    assert take_messages(STREAM + foreign, subscriptions) == (len(STREAM), 0)
     assert got == MESSAGES
 
 
 def test_a_message_of_an_ended_subscription_is_dropped() -> None:
-    routes, got = listening()
+    subscriptions, got = listening()
     stale = b"MSG a %d 2\r\nhi\r\n" % (FIRST_SID + 1)
 
-    assert take_messages(stale + STREAM, routes) == (len(stale + STREAM), 0)
+    assert take_messages(stale + STREAM, subscriptions) == (len(stale + STREAM), 0)
     assert got == MESSAGES
 
 
 def test_a_route_for_plain_messages_gets_all_others_as_well() -> None:
-    routes, got = Routes(), list[object]()
-    routes.add("a.>", got.append, plain=lambda *message: got.append(message))
+    subscriptions, got = Subscriptions(), list[object]()
+    subscriptions.add("a.>", got.append, plain=lambda *message: got.append(message))
 
-    take_messages(STREAM, routes)
+    take_messages(STREAM, subscriptions)
 
     assert got == [MESSAGES[0], (b"a", b"in.box", b""), *MESSAGES[2:]]
 
@@ -89,13 +89,13 @@ def test_a_route_for_plain_messages_gets_all_others_as_well() -> None:
     ],
 )
 def test_only_an_ordinary_acknowledgement_is_taken_at_once(body: bytes, *, taken: bool) -> None:
-    routes, got = Routes(), list[object]()
-    inbox = routes.add("in.box.*", got.append)
+    subscriptions, got = Subscriptions(), list[object]()
+    inbox = subscriptions.add("in.box.*", got.append)
     match = acknowledgements("in.box", inbox.sid)
-    routes.acks = Acks(match, lambda found: got.append((found["token"], found["sequence"])))
+    subscriptions.acks = Acks(match, lambda found: got.append((found["token"], found["sequence"])))
     raw = b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body)
 
-    assert take_messages(raw + STREAM, routes) == (len(raw + STREAM), 0)
+    assert take_messages(raw + STREAM, subscriptions) == (len(raw + STREAM), 0)
 
     first = (b"12", b"7") if taken else Incoming("in.box.12", "", body)
     assert got == [first, *MESSAGES]
@@ -103,12 +103,12 @@ def test_only_an_ordinary_acknowledgement_is_taken_at_once(body: bytes, *, taken
 
 def test_an_answer_that_goes_on_is_no_acknowledgement() -> None:
     """Else whoever answers a request could write messages of any subscription."""
-    routes, got = Routes(), list[object]()
-    inbox = routes.add("in.box.*", got.append)
-    routes.acks = Acks(acknowledgements("in.box", inbox.sid), got.append)
+    subscriptions, got = Subscriptions(), list[object]()
+    inbox = subscriptions.add("in.box.*", got.append)
+    subscriptions.acks = Acks(acknowledgements("in.box", inbox.sid), got.append)
     body = b'{"stream":"S","seq":7}\r\nMSG a %b 2\r\nhi' % SID
 
-    take_messages(b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body), routes)
+    take_messages(b"MSG in.box.12 %b %d\r\n%b\r\n" % (SID, len(body), body), subscriptions)
 
     assert got == [Incoming("in.box.12", "", body)]
 
@@ -124,8 +124,8 @@ def test_an_acknowledgement_has_a_number_of_ours(subject: bytes) -> None:
 
 @pytest.mark.parametrize("cut", range(1, len(STREAM)))
 def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
-    routes, got = listening()
-    take = HookedClient(routes)._fast.take
+    subscriptions, got = listening()
+    take = HookedClient(subscriptions)._fast.take
 
     first = take(STREAM[:cut])
     second = take(first + STREAM[cut:])
@@ -136,8 +136,8 @@ def test_a_stream_may_be_cut_anywhere(cut: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 100, 4096])
 def test_a_large_message_may_come_in_many_pieces(size: int) -> None:
-    routes, got = listening()
-    take = HookedClient(routes)._fast.take
+    subscriptions, got = listening()
+    take = HookedClient(subscriptions)._fast.take
     body = bytes(range(256)) * 64
     stream = STREAM + b"MSG big %b %d\r\n%b\r\n" % (SID, len(body), body) + STREAM
     rest = b""
@@ -184,33 +184,33 @@ def test_a_large_body_is_not_copied_on_its_way_out() -> None:
 )
 def test_sizes_are_digits(line: bytes, sid: bytes) -> None:
     """A negative one would have the same bytes taken again and again."""
-    routes, got = listening()
+    subscriptions, got = listening()
 
     with pytest.raises(WireError, match="not a message of the NATS protocol"):
-        take_messages(STREAM + line % sid + b"\r\nhi\r\n", routes)
+        take_messages(STREAM + line % sid + b"\r\nhi\r\n", subscriptions)
     assert got == MESSAGES
 
 
 def test_a_subject_that_is_no_text_is_delivered_all_the_same() -> None:
-    routes, got = Routes(), list[object]()
-    routes.add("a.>", got.append)
+    subscriptions, got = Subscriptions(), list[object]()
+    subscriptions.add("a.>", got.append)
     odd = b"MSG a\xff %b x\xff 2\r\nhi\r\n" % SID
 
-    assert take_messages(odd + STREAM, routes) == (len(odd + STREAM), 0)
+    assert take_messages(odd + STREAM, subscriptions) == (len(odd + STREAM), 0)
     assert got == [Incoming("a\ufffd", "x\ufffd", b"hi"), *MESSAGES]
 
 
 @pytest.mark.parametrize("cut", [0, 30])
 def test_what_raises_gets_the_next_message(cut: int, caplog: pytest.LogCaptureFixture) -> None:
     """In one piece or in several; the message after it is another subscription's or its own."""
-    routes, got = Routes(), list[Incoming]()
+    subscriptions, got = Subscriptions(), list[Incoming]()
 
     def choke(message: Incoming) -> None:
         got.append(message)
         raise RuntimeError("a defect")
 
-    routes.add("a.>", choke)
-    take = HookedClient(routes)._fast.take
+    subscriptions.add("a.>", choke)
+    take = HookedClient(subscriptions)._fast.take
     first = b"MSG a %b 9\r\nlong body\r\n" % SID
 
     assert take(take(first[:cut]) + first[cut:] + STREAM) == b""

@@ -8,15 +8,15 @@ from trio_dagnats.errors import WireError
 from trio_dagnats.wire.tree import (
     PART_FRAME,
     AttemptTree,
-    Place,
-    Stands,
+    Phase,
+    SourceLine,
     TaskTree,
     lines,
     parts,
     read_part,
 )
 
-PLACE = Place("app.py", 7, "fetch", "await client.get(url)")
+PLACE = SourceLine("app.py", 7, "fetch", "await client.get(url)")
 CHILD = TaskTree("app.fetch", PLACE, alike=3)
 ATTEMPT = AttemptTree(
     run_id="r",
@@ -25,7 +25,7 @@ ATTEMPT = AttemptTree(
     task_type="t",
     age=12.34,
     lease_left=250.0,
-    tasks=TaskTree("t", Place("app.py", 3, "handler"), (CHILD,), omitted=5),
+    tasks=TaskTree("t", SourceLine("app.py", 3, "handler"), (CHILD,), omitted=5),
 )
 
 
@@ -86,7 +86,7 @@ def test_siblings_are_drawn_below_each_other() -> None:
 
 
 def test_a_wait_and_a_redelivery_are_told() -> None:
-    waiting = replace(ATTEMPT, stands=Stands.WAITING, detail="signal go", deliveries=3, tasks=None)
+    waiting = replace(ATTEMPT, phase=Phase.WAITING, detail="signal go", deliveries=3, tasks=None)
 
     assert lines(waiting) == [
         "r.s attempt 2, delivery 3 of t: waiting (signal go), 12.3 s old, lease 250.0 s"

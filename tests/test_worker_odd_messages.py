@@ -13,7 +13,7 @@ from trio_dagnats import Client, ConnectOptions, TaskContext, Worker, Workflow
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.testing import Harness
 from trio_dagnats.transport import open_broker
-from trio_dagnats.transport.nats.routes import FIRST_SID
+from trio_dagnats.transport.nats.subscriptions import FIRST_SID
 from trio_dagnats.transport.port import Message
 from trio_dagnats.wire.micro import Verb, verb_subject
 from trio_dagnats.wire.names import history_subject

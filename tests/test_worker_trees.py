@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from trio_dagnats import Client, TaskContext, Worker
-from trio_dagnats.client import AttemptTree, Place, Stands, TaskTree
+from trio_dagnats.client import AttemptTree, Phase, SourceLine, TaskTree
 from trio_dagnats.local import LocalEngine, Server
 from trio_dagnats.testing import Harness, MemoryBroker
 from trio_dagnats.wire import micro
@@ -38,7 +38,7 @@ async def look(harness: Harness, count: int = 1) -> list[AttemptTree]:
     return list(found.attempts)
 
 
-def place(tree: AttemptTree) -> Place:
+def place(tree: AttemptTree) -> SourceLine:
     assert tree.tasks is not None
     assert tree.tasks.place is not None
     return tree.tasks.place
@@ -62,7 +62,7 @@ async def test_an_attempt_is_told_with_its_age_its_lease_and_its_line(
         worker.stop()
 
     assert (found.run_id, found.step_id, found.attempt, found.task_type) == ("r0", "s", 1, "t")
-    assert found.stands is Stands.WORKING
+    assert found.phase is Phase.WORKING
     assert 1.0 <= found.age < 2.0
     assert 93 < found.lease_left < 95  # the margin of 5 s is not ours
     assert place(found).file == __file__
@@ -83,7 +83,7 @@ async def test_declared_waits_are_told(autojump_clock: MockClock, harness: Harne
         found = await look(harness, 2)
         worker.stop()
 
-    assert [tree.stands for tree in found] == [Stands.WAITING] * 2
+    assert [tree.phase for tree in found] == [Phase.WAITING] * 2
     assert [tree.detail for tree in found] == ["signal go", "pause of 3600 s"]
     assert [place(tree).text for tree in found] == [
         'await ctx.wait_for_signal("go")',

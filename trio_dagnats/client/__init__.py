@@ -45,7 +45,7 @@ from trio_dagnats.wire.definitions.steps import SkipIf
 from trio_dagnats.wire.definitions.workflow import WorkflowDef
 from trio_dagnats.wire.events import HistoryEvent
 from trio_dagnats.wire.run import RunStatus, StepState, StepStatus, WorkflowRun
-from trio_dagnats.wire.tree import AttemptTree, Place, Stands, TaskTree
+from trio_dagnats.wire.tree import AttemptTree, Phase, SourceLine, TaskTree
 
 __all__ = [
     "AttemptEnd",
@@ -56,7 +56,7 @@ __all__ = [
     "Client",
     "EngineStepOptions",
     "HistoryEvent",
-    "Place",
+    "Phase",
     "Priority",
     "Rate",
     "Retry",
@@ -64,7 +64,7 @@ __all__ = [
     "RunStatus",
     "RunTimeline",
     "SkipIf",
-    "Stands",
+    "SourceLine",
     "StepOptions",
     "StepState",
     "StepStatus",

@@ -23,7 +23,7 @@ PART_FRAME = 1024
 
 
 @final
-class Stands(StrEnum):
+class Phase(StrEnum):
     """How an attempt stands."""
 
     STARTING = "starting"
@@ -39,7 +39,7 @@ class Stands(StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLine:
     """A line of code on which a task stands.
 
     Attributes:
@@ -72,7 +72,7 @@ class TaskTree:
     """
 
     name: str
-    place: Place | None = None
+    place: SourceLine | None = None
     children: tuple["TaskTree", ...] = ()
     alike: int = 1
     omitted: int = 0
@@ -91,7 +91,7 @@ class AttemptTree:
         deliveries: how often its message was delivered.
         age: seconds since it was delivered.
         lease_left: seconds until it is given up, unless its lease is renewed before.
-        stands: how it stands.
+        phase: how it stands.
         detail: what it waits for, or why it ends; else empty.
         tasks: its handler's task; None before and after the handler.
     """
@@ -103,7 +103,7 @@ class AttemptTree:
     deliveries: int = 1
     age: float = 0.0
     lease_left: float = 0.0
-    stands: Stands = Stands.WORKING
+    phase: Phase = Phase.WORKING
     detail: str = ""
     tasks: TaskTree | None = None
 
@@ -161,7 +161,7 @@ def lines(attempt: AttemptTree) -> list[str]:
     again = f", delivery {attempt.deliveries}" if attempt.deliveries > 1 else ""
     head = (
         f"{attempt.run_id}.{id_text(attempt.step_id)} attempt {attempt.attempt}{again} of "
-        f"{attempt.task_type}: {attempt.stands}{detail}, {attempt.age:.1f} s old, lease "
+        f"{attempt.task_type}: {attempt.phase}{detail}, {attempt.age:.1f} s old, lease "
         f"{attempt.lease_left:.1f} s"
     )
     return [head, *(_draw([attempt.tasks]) if attempt.tasks else ())]

@@ -4,16 +4,16 @@
 
     NatsBroker ─┬─ Publisher  (stores)    store, post          ──> requests ──┐
                 ├─ KeyValues  (kv)        kv_*                 ──> publisher, records, api
-                ├─ Records    (records)   records, last_record ──> api, routes
+                ├─ Records    (records)   records, last_record ──> api, subscriptions
                 ├─ JsApi      (jsapi)     streams, consumers   ──> requests ──┤
-                ├─ open_intake (intake)   intake               ──> routes, outbox
+                ├─ open_intake (intake)   intake               ──> subscriptions, outbox
                 └─ Link       (link)      publish, request,    ──> outbox <───┘
                                           listen                     │
                                                           Path: our own bytes, or nats-py's calls
 
 Nothing but handing on stands here, so the contract of each method is the port's, and its "why" that
-of the part. What the parts share is the link: one outbox, one table of requests, one set of routes
-for the connection.
+of the part. What the parts share is the link: one outbox, one table of requests, one set of
+subscriptions for the connection.
 """
 
 import time

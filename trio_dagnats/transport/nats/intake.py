@@ -45,7 +45,7 @@ from trio_dagnats.transport.nats.delivery import NatsDelivery
 from trio_dagnats.transport.nats.frames import Frame, Incoming
 from trio_dagnats.transport.nats.jsapi import api_subject
 from trio_dagnats.transport.nats.link import Link
-from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.nats.subscriptions import Subscription
 from trio_dagnats.transport.patience import END_OF_PULLS
 from trio_dagnats.transport.port import NO_HEADERS, IntakeSink, PullEnd
 from trio_dagnats.wire.text import NS, whole
@@ -278,17 +278,17 @@ class NatsIntake:
             with suppress(NotStored):
                 await link.echo(trio.current_time() + self._fresh)
 
-    async def leave(self, route: Route) -> None:
+    async def leave(self, subscription: Subscription) -> None:
         """Stop the pulls on the server and hand back what is on its way (design 8.8).
 
-        The route stays until the server has confirmed that nothing more comes. Taken away with the
-        UNSUB, it would let messages fall that the server counts as delivered, each for a whole
-        ``ack_wait``. Shielded, for at most ``END_OF_PULLS`` seconds; after those what still comes
-        is left to its lease.
+        The subscription stays until the server has confirmed that nothing more comes. Taken away
+        with the UNSUB, it would let messages fall that the server counts as delivered, each for a
+        whole ``ack_wait``. Shielded, for at most ``END_OF_PULLS`` seconds; after those what still
+        comes is left to its lease.
         """
         self._leaving = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + END_OF_PULLS):
-            await self._link.path.unsubscribe(route)
+            await self._link.path.unsubscribe(subscription)
             try:
                 # Twice: what the server had put on its way when it took the UNSUB comes before the
                 # second echo at the latest.
@@ -296,7 +296,7 @@ class NatsIntake:
                 await self._link.path.barrier()
             except NotStored:
                 log.warning("consumer %s: the end of pulling was not confirmed", self.name)
-        self._link.routes.remove(route)
+        self._link.subscriptions.remove(subscription)
 
 
 def _beat(expires: float) -> float:
@@ -314,15 +314,17 @@ async def open_intake(
     account kept.
     """
     intake = NatsIntake(link, stream, durable, sink, fresh)
-    route = link.routes.add(intake.inbox, intake.take, gap=intake.gap, plain=intake.take_plain)
+    subscription = link.subscriptions.add(
+        intake.inbox, intake.take, gap=intake.gap, plain=intake.take_plain
+    )
     async with trio.open_nursery() as nursery:
         try:
-            await link.path.subscribe(route)
+            await link.path.subscribe(subscription)
             nursery.start_soon(intake.watch)
             nursery.start_soon(intake.keep_fresh)
             link.silence.began(intake)
             yield intake
         finally:
-            await intake.leave(route)
+            await intake.leave(subscription)
             link.silence.left(intake)
             nursery.cancel_scope.cancel()

@@ -11,8 +11,8 @@ from trio_dagnats.transport.nats.frames import Frame
 from trio_dagnats.transport.nats.outbox import Outbox, Writer
 from trio_dagnats.transport.nats.parsing import acknowledgements
 from trio_dagnats.transport.nats.requests import Lost, Requests
-from trio_dagnats.transport.nats.routes import Acks, OnIncoming, Route, Routes
 from trio_dagnats.transport.nats.silence import Silence
+from trio_dagnats.transport.nats.subscriptions import Acks, OnIncoming, Subscription, Subscriptions
 from trio_dagnats.transport.options import INBOX, JETSTREAM_API
 
 BARRIER_PATIENCE = 5.0
@@ -30,11 +30,11 @@ class Path(Writer, Protocol):
         """What the server said it takes."""
         ...
 
-    async def subscribe(self, route: Route) -> None:
+    async def subscribe(self, subscription: Subscription) -> None:
         """Tell the server of a subscription; after a lost connection it is told again."""
         ...
 
-    async def unsubscribe(self, route: Route) -> None:
+    async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription on the server; what is on its way is still delivered."""
         ...
 
@@ -52,7 +52,7 @@ class Path(Writer, Protocol):
 
 
 class Link:
-    """A connection: its path, its outbox, its requests and its routes.
+    """A connection: its path, its outbox, its requests and its subscriptions.
 
     Args:
         make_path: makes the path for this link.
@@ -85,7 +85,7 @@ class Link:
         self.over = trio.Event()
         self.why_over = ""
         self.on_closed: Callable[[], None] = _nothing
-        self.routes = Routes()
+        self.subscriptions = Subscriptions()
         self.path = make_path(self)
         self.outbox = Outbox(self.path, lambda: self.active)
         self._inbox_prefix = inbox_prefix
@@ -97,9 +97,9 @@ class Link:
         """Start the tasks that move frames, and open the inbox for answers."""
         nursery.start_soon(self.outbox.run)
         nursery.start_soon(self.requests.sweep)
-        inbox = self.routes.add(self.requests.subject, self.requests.answered)
+        inbox = self.subscriptions.add(self.requests.subject, self.requests.answered)
         match = acknowledgements(self.requests.inbox, inbox.sid)
-        self.routes.acks = Acks(match, self.requests.acknowledged)
+        self.subscriptions.acks = Acks(match, self.requests.acknowledged)
         await self.path.subscribe(inbox)
 
     def new_inbox(self) -> str:
@@ -114,8 +114,8 @@ class Link:
         what a listener or an intake asks for anew goes behind it.
         """
         self.requests.reconnected()
-        for route in self.routes.all():
-            route.missed()
+        for subscription in self.subscriptions.all():
+            subscription.missed()
         self.outbox.wake()
 
     def give_up(self, why: str) -> None:
@@ -153,17 +153,17 @@ class Link:
         *,
         queue: str = "",
         gap: Callable[[], None] | None = None,
-    ) -> AsyncIterator[Route]:
+    ) -> AsyncIterator[Subscription]:
         """Subscribe for the length of a block; the server has it when the block begins."""
-        route = self.routes.add(subject, deliver, queue=queue, gap=gap)
+        subscription = self.subscriptions.add(subject, deliver, queue=queue, gap=gap)
         try:
-            await self.path.subscribe(route)
+            await self.path.subscribe(subscription)
             await self.path.barrier()
-            yield route
+            yield subscription
         finally:
-            self.routes.remove(route)
+            self.subscriptions.remove(subscription)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + BARRIER_PATIENCE):
-                await self.path.unsubscribe(route)
+                await self.path.unsubscribe(subscription)
 
 
 class Holder(Protocol):

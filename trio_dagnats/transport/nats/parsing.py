@@ -5,7 +5,7 @@ One look at a control line costs a third of what nats-py's parser and its messag
 What stands at the front decides::
 
     an acknowledgement, in one pattern   ──> acks.take        two thirds of all messages
-    MSG or HMSG with a number of ours    ──> its route        or dropped, if it is gone
+    MSG or HMSG with a number of ours    ──> its subscription        or dropped, if it is gone
     the beginning of one of ours         ──> how many bytes are missing
     anything else, or half a line        ──> left for nats-py: PING, INFO, -ERR, its own messages
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from trio_dagnats.errors import WireError
 from trio_dagnats.transport.nats.frames import Incoming, decode_headers
-from trio_dagnats.transport.nats.routes import FIRST_SID, Route, Routes
+from trio_dagnats.transport.nats.subscriptions import FIRST_SID, Subscription, Subscriptions
 from trio_dagnats.transport.rules import WHAT_WAS_STORED, callback_failed
 
 _FIRST_SID_DIGITS = len(str(FIRST_SID))
@@ -50,7 +50,7 @@ def acknowledgements(inbox: str, sid: int) -> Callable[[bytes, int], re.Match[by
 
 
 def take_messages(  # noqa: C901 - a part of it on its own would be a call for each message
-    raw: bytes, routes: Routes
+    raw: bytes, subscriptions: Subscriptions
 ) -> tuple[int, int]:
     """Deliver whole messages from the front; messages of unknown subscriptions of ours are dropped.
 
@@ -62,7 +62,7 @@ def take_messages(  # noqa: C901 - a part of it on its own would be a call for e
         WireError: no message has such sizes; the rest of what came in cannot be read either.
     """
     at, size = 0, len(raw)
-    known, (acknowledgement, acknowledged) = routes.by_text, routes.acks
+    known, (acknowledgement, acknowledged) = subscriptions.by_text, subscriptions.acks
     while True:
         found = acknowledgement(raw, at)
         if found is not None and found.end("body") - found.start("body") == int(found["size"]):
@@ -79,8 +79,8 @@ def take_messages(  # noqa: C901 - a part of it on its own would be a call for e
         fewest = _FEWEST_WORDS.get(words[0])
         if fewest is None or len(words) < fewest:
             return at, 0
-        route = known.get(words[2])
-        if route is None and len(words[2]) < _FIRST_SID_DIGITS:
+        subscription = known.get(words[2])
+        if subscription is None and len(words[2]) < _FIRST_SID_DIGITS:
             return at, 0
         start = end + 2
         length = words[-1]
@@ -95,15 +95,15 @@ def take_messages(  # noqa: C901 - a part of it on its own would be a call for e
         if end + 2 > size:
             return at, end + 2 - size
         at = end + 2
-        if route is None:
+        if subscription is None:
             continue
         try:
-            if route.plain is not None and len(words) == 5 == fewest + 1:
-                route.plain(words[1], words[3], raw[start:end])
+            if subscription.plain is not None and len(words) == 5 == fewest + 1:
+                subscription.plain(words[1], words[3], raw[start:end])
             else:
-                route.deliver(_message(raw, start, words))
+                subscription.deliver(_message(raw, start, words))
         except Exception as error:  # noqa: BLE001 - the same
-            callback_failed(route.subject, error)
+            callback_failed(subscription.subject, error)
 
 
 def _head_fits(words: list[bytes]) -> bool:
@@ -112,15 +112,17 @@ def _head_fits(words: list[bytes]) -> bool:
     return head.isdigit() and len(head) <= len(length) and int(head) <= int(length)
 
 
-def first_message(raw: bytes, routes: Routes) -> tuple[Route | None, Incoming, bytes]:
-    """Return the message at the front, which is whole and ours, its route, and what follows it.
+def first_message(
+    raw: bytes, subscriptions: Subscriptions
+) -> tuple[Subscription | None, Incoming, bytes]:
+    """Return the message at the front, whole and ours, its subscription, and what follows it.
 
     For large messages: the caller can let go of ``raw`` before the message is delivered.
     """
     end = raw.find(_END)
     words = raw[:end].split(b" ")
     rest = raw[end + 4 + int(words[-1]) :]
-    return routes.by_text.get(words[2]), _message(raw, end + 2, words), rest
+    return subscriptions.by_text.get(words[2]), _message(raw, end + 2, words), rest
 
 
 def _message(raw: bytes, start: int, words: list[bytes]) -> Incoming:

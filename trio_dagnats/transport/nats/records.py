@@ -304,15 +304,15 @@ class Records:
         table of requests forgets an entry with its first answer.
         """
         frame.reply = self._link.new_inbox()
-        route = self._link.routes.add(frame.reply, answers.take, gap=answers.gap)
+        subscription = self._link.subscriptions.add(frame.reply, answers.take, gap=answers.gap)
         try:
-            await self._link.path.subscribe(route)
+            await self._link.path.subscribe(subscription)
             self._link.outbox.put(frame)
             with trio.move_on_at(deadline):
                 await answers.done.wait()
         finally:
-            self._link.routes.remove(route)
-            await self._link.path.unsubscribe(route)
+            self._link.subscriptions.remove(subscription)
+            await self._link.path.unsubscribe(subscription)
 
 
 def direct_record(answer: Incoming) -> Record:

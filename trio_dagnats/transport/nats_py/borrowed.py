@@ -32,7 +32,7 @@ import trio.lowlevel
 import trio_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
+from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import ConnectionClosedError, ConnectionDrainingError
 
 from trio_dagnats.errors import ConnectError, UsageError
@@ -40,7 +40,7 @@ from trio_dagnats.logs import Log
 from trio_dagnats.transport.nats.broker import NatsBroker
 from trio_dagnats.transport.nats.frames import Frame, Incoming, decode_headers
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link, keep_open
-from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.nats.subscriptions import Subscription
 from trio_dagnats.transport.port import FOREVER, NO_HEADERS
 
 log = Log("trio_dagnats.transport")
@@ -137,7 +137,7 @@ class BorrowedPath:
         self._client = client
         self._loop = loop
         self._link = link
-        self._subscriptions: dict[int, Subscription] = {}
+        self._theirs: dict[int, NatsSubscription] = {}
         self._reconnects = int(client.stats["reconnects"])
 
     @property
@@ -178,7 +178,7 @@ class BorrowedPath:
         """Say no: nats-py's publish may have to wait."""
         return False
 
-    async def subscribe(self, route: Route) -> None:
+    async def subscribe(self, subscription: Subscription) -> None:
         """Subscribe through the client, which replays it after a reconnect by itself.
 
         Without its bounds on waiting messages: one that it drops as a "slow consumer" would be a
@@ -186,33 +186,33 @@ class BorrowedPath:
         """
 
         async def deliver(message: Msg) -> None:
-            route.take(_incoming(message))
+            subscription.take(_incoming(message))
 
         subscribe = trio_asyncio.aio_as_trio(self._client.subscribe, loop=self._loop)
         try:
             with _unbroken():
-                self._subscriptions[route.sid] = await subscribe(
-                    route.subject,
-                    route.queue,
+                self._theirs[subscription.sid] = await subscribe(
+                    subscription.subject,
+                    subscription.queue,
                     cb=deliver,
                     pending_msgs_limit=0,
                     pending_bytes_limit=0,
                 )
         except (ConnectionClosedError, ConnectionDrainingError):  # as :meth:`watch` notices
-            log.debug("not subscribed to %s: the client is closed", route.subject)
+            log.debug("not subscribed to %s: the client is closed", subscription.subject)
 
-    async def unsubscribe(self, route: Route) -> None:
+    async def unsubscribe(self, subscription: Subscription) -> None:
         """Drain the subscription: it is kept until the server's PONG, so nothing is lost."""
-        subscription = self._subscriptions.pop(route.sid, None)
-        if subscription is None:
+        theirs = self._theirs.pop(subscription.sid, None)
+        if theirs is None:
             return
         # One that is not ended on a lost connection would be replayed after the reconnect.
-        end = subscription.drain if self.writable else subscription.unsubscribe
+        end = theirs.drain if self.writable else theirs.unsubscribe
         try:
             with _unbroken():
                 await trio_asyncio.aio_as_trio(end, loop=self._loop)()
         except (nats.errors.Error, OSError) as error:
-            log.debug("unsubscribing from %s: %s", route.subject, error)
+            log.debug("unsubscribing from %s: %s", subscription.subject, error)
 
     async def barrier(self) -> None:
         """Wait for an echo of our own, not for a flush, which must not be cancelled."""
@@ -245,8 +245,8 @@ class BorrowedPath:
             while len(link.outbox) and self.writable:
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-        for route in link.routes.all():
-            await self.unsubscribe(route)
+        for subscription in link.subscriptions.all():
+            await self.unsubscribe(subscription)
 
 
 def _unbroken() -> trio.CancelScope:

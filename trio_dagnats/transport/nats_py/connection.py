@@ -183,7 +183,7 @@ class _Connection:
         return self._public
 
     def _make_path(self, link: Link) -> OwnPath:
-        self._client = client = HookedClient(link.routes, self._options.connect_timeout)
+        self._client = client = HookedClient(link.subscriptions, self._options.connect_timeout)
         self._path = OwnPath(client, link)
         return self._path
 

@@ -7,7 +7,7 @@ import trio
 
 from trio_dagnats.transport.nats.frames import Frame, Line, encode
 from trio_dagnats.transport.nats.link import BARRIER_PATIENCE, Link
-from trio_dagnats.transport.nats.routes import Route
+from trio_dagnats.transport.nats.subscriptions import Subscription
 from trio_dagnats.transport.nats_py.private import HookedClient
 
 
@@ -45,15 +45,15 @@ class OwnPath:
         self._client.write_now(encode((frame,)))
         return True
 
-    async def subscribe(self, route: Route) -> None:
+    async def subscribe(self, subscription: Subscription) -> None:
         """Subscribe now, or with the others after the reconnect."""
         if self.writable:
-            self._link.outbox.put(Line(route.sub()))
+            self._link.outbox.put(Line(subscription.sub()))
 
-    async def unsubscribe(self, route: Route) -> None:
+    async def unsubscribe(self, subscription: Subscription) -> None:
         """Unsubscribe; a lost connection has forgotten it anyway."""
         if self.writable:
-            self._link.outbox.put(Line(route.unsub()))
+            self._link.outbox.put(Line(subscription.unsub()))
 
     async def barrier(self) -> None:
         """Wait for an echo of our own: everything before it has been processed."""
@@ -73,7 +73,9 @@ class OwnPath:
 
     def back(self) -> None:
         """Subscribe to everything again, in one write, then go on."""
-        self._client.write_now([b"".join(route.sub() for route in self._link.routes.all())])
+        self._client.write_now(
+            [b"".join(subscription.sub() for subscription in self._link.subscriptions.all())]
+        )
         self.begin()
         self._link.reconnected()
 

@@ -33,7 +33,7 @@ private name               why we touch it
 
 The way of the bytes that come in::
 
-    socket ──> asyncio's protocol ──> received ──> FastParser.take ──> routes     nearly all
+    socket ──> asyncio's protocol ──> received ──> FastParser.take ──> subscriptions     nearly all
                                          │ nats-py's buffer is not empty, or not ours
                                          └──> nats-py's reader ──> FastParser.parse ──> nats-py
 """
@@ -56,7 +56,7 @@ from trio_asyncio._loop import TrioEventLoop
 from trio_dagnats.errors import UsageError
 from trio_dagnats.transport.key_files import read_key
 from trio_dagnats.transport.nats.parsing import first_message, incoming, take_messages
-from trio_dagnats.transport.nats.routes import FIRST_SID, Routes
+from trio_dagnats.transport.nats.subscriptions import FIRST_SID, Subscriptions
 from trio_dagnats.transport.nats_py.dialling import Dialler, Name
 from trio_dagnats.transport.nats_py.refusals import Complaint, NoLogin, OddBytes, PlainText
 from trio_dagnats.transport.nats_py.tcp import AbortingTcp, DialledTcp
@@ -69,9 +69,9 @@ class FastParser(Parser):
     Whatever else is in the buffer (other messages, PING, half a message) is left to nats-py.
     """
 
-    def __init__(self, client: Client, routes: Routes) -> None:
+    def __init__(self, client: Client, subscriptions: Subscriptions) -> None:
         super().__init__(client)
-        self._routes = routes
+        self._routes = subscriptions
         self._parts: list[bytes] = []
         self._missing = 0
 
@@ -91,9 +91,9 @@ class FastParser(Parser):
             if self._missing > 0:
                 return b""
             data, self._parts = b"".join(self._parts), []
-            route, message, data = first_message(data, self._routes)
-            if route is not None:
-                route.take(message)
+            subscription, message, data = first_message(data, self._routes)
+            if subscription is not None:
+                subscription.take(message)
         if self.buf or self.state != AWAITING_CONTROL_LINE:
             return data
         taken, self._missing = take_messages(data, self._routes)
@@ -245,12 +245,12 @@ class SteadyClient(Client):
 
 
 class HookedClient(SteadyClient):
-    """A client that hands messages of our own subscriptions straight to their routes."""
+    """A client that hands messages of our own subscriptions straight to their subscriptions."""
 
-    def __init__(self, routes: Routes, timeout: float = 10.0) -> None:
+    def __init__(self, subscriptions: Subscriptions, timeout: float = 10.0) -> None:
         super().__init__(timeout)
-        self._routes = routes
-        self._ps = self._fast = FastParser(self, routes)
+        self._routes = subscriptions
+        self._ps = self._fast = FastParser(self, subscriptions)
         self._tcp = AbortingTcp(self._fast.take)
         self._transport = self._tcp
 
@@ -273,9 +273,9 @@ class HookedClient(SteadyClient):
         if sid < FIRST_SID:
             await super()._process_msg(sid, subject, reply, data, headers or b"")
             return
-        route = self._routes.find(sid)
-        if route is not None:
-            route.take(incoming(subject, reply or b"", headers or b"", data))
+        subscription = self._routes.find(sid)
+        if subscription is not None:
+            subscription.take(incoming(subject, reply or b"", headers or b"", data))
 
     def write_now(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Write bytes to the socket, or to its buffer."""

@@ -34,7 +34,7 @@ import trio
 
 from trio_dagnats.attempt.life import State
 from trio_dagnats.wire.task import NO_TASK
-from trio_dagnats.wire.tree import AttemptTree, Place, Stands, TaskTree
+from trio_dagnats.wire.tree import AttemptTree, Phase, SourceLine, TaskTree
 from trio_dagnats.worker.attempts.attempt import Attempt
 
 MOST_TASKS = 100
@@ -66,10 +66,10 @@ class SourceLines:
     def __init__(self) -> None:
         self._kinds: dict[int, _Kind] = {}
         self._chains: dict[tuple[int, ...], int] = {}
-        self._places: dict[tuple[int, int], Place] = {}
+        self._places: dict[tuple[int, int], SourceLine] = {}
         self._leaves: dict[tuple[str, int], TaskTree] = {}
 
-    def of_task(self, task: trio.lowlevel.Task) -> Place | None:
+    def of_task(self, task: trio.lowlevel.Task) -> SourceLine | None:
         """Return the place on which a task stands.
 
         Many tasks stand in the same chain of coroutines: which of them is the user's is found out
@@ -91,7 +91,7 @@ class SourceLines:
         frame = chain[depth].cr_frame if depth < len(chain) else coro.gi_frame
         return None if frame is None else self._place(frame)
 
-    def find(self, frames: Iterable[FrameType]) -> Place | None:
+    def find(self, frames: Iterable[FrameType]) -> SourceLine | None:
         """Return the place of a stack, given from its outermost frame inwards."""
         stack = list(frames)
         return self._place(stack[self._depth(stack)]) if stack else None
@@ -114,7 +114,7 @@ class SourceLines:
                 best = depth
         return best
 
-    def leaf(self, name: str, place: Place | None) -> TaskTree:
+    def leaf(self, name: str, place: SourceLine | None) -> TaskTree:
         """Return the entry of a task without children: the same object for those that are alike."""
         key = name, id(place)
         found = self._leaves.get(key)
@@ -129,14 +129,14 @@ class SourceLines:
         found = self._kinds[id(code)] = _Kind(code, package, package in _OURS, library)
         return found
 
-    def _place(self, frame: FrameType) -> Place:
+    def _place(self, frame: FrameType) -> SourceLine:
         """Return the line on which a frame stands, with its text if the file can be read."""
         code, line = frame.f_code, frame.f_lineno
         found = self._places.get((id(code), line))
         if found is None:
             text = linecache.getline(code.co_filename, line, frame.f_globals).strip()
             file = code.co_filename.encode(errors="replace").decode()  # a path may be no text
-            place = Place(file, line, code.co_qualname, text[:MOST_TEXT])
+            place = SourceLine(file, line, code.co_qualname, text[:MOST_TEXT])
             found = self._places[id(code), line] = place
         return found
 
@@ -163,7 +163,7 @@ def attempt_tree(attempt: Attempt, places: SourceLines) -> AttemptTree:
     Its age and what is left of its lease are seconds; negative once the lease has ended.
     """
     now = trio.current_time()
-    stands, detail = _stands(attempt)
+    phase, detail = _phase_of(attempt)
     return AttemptTree(
         run_id=attempt.task.run_id,
         step_id=attempt.task.step_id,
@@ -172,7 +172,7 @@ def attempt_tree(attempt: Attempt, places: SourceLines) -> AttemptTree:
         deliveries=attempt.delivery.deliveries,
         age=round(now - attempt.delivery.received_at, 3),
         lease_left=round(attempt.lease_until - now, 3),
-        stands=stands,
+        phase=phase,
         detail=detail,
         tasks=_handler_tree(attempt, places),
     )
@@ -248,20 +248,20 @@ def _package(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0] or "?"
 
 
-def _stands(attempt: Attempt) -> tuple[Stands, str]:
+def _phase_of(attempt: Attempt) -> tuple[Phase, str]:
     """Say how an attempt stands, and its detail; the first that holds.
 
     A cancellation goes before all else: what a cancelled attempt does is coming to its end.
     """
     if attempt.reason is not None:
-        return Stands.ENDING, attempt.reason.value
+        return Phase.ENDING, attempt.reason.value
     if attempt.outcome is not None and not attempt.ended:
-        return Stands.STORING, ""
+        return Phase.STORING, ""
     if attempt.waits:
-        return Stands.WAITING, ", ".join(wait.what for wait in attempt.waits)
+        return Phase.WAITING, ", ".join(wait.what for wait in attempt.waits)
     if attempt.state in {State.RECEIVED, State.STARTING}:
-        return Stands.STARTING, ""
-    return Stands.WORKING, "in a thread" if attempt.thread is not None else ""
+        return Phase.STARTING, ""
+    return Phase.WORKING, "in a thread" if attempt.thread is not None else ""
 
 
 def _handler_tree(attempt: Attempt, places: SourceLines) -> TaskTree | None:

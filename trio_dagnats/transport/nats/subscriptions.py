@@ -1,7 +1,8 @@
 """Our own subscriptions: numbers, callbacks, and what to tell the server after a reconnect.
 
-A route is known here before the server knows it, and longer: ``add``, SUB, ..., UNSUB, ``remove``.
-In between each message finds its callback; before and after, one with a number of ours is dropped.
+A subscription is known here before the server knows it, and longer: ``add``, SUB, ..., UNSUB,
+``remove``. In between each message finds its callback; before and after, one with a number of ours
+is dropped.
 
 After a lost connection the server knows none of them: on our own path all are written again in one
 go, before any frame, so no answer can come to a subject that nobody hears; nats-py replays those of
@@ -28,7 +29,7 @@ OnPlain = Callable[[bytes, bytes, bytes], None]
 
 @final
 @dataclass(slots=True, eq=False)
-class Route:
+class Subscription:
     """A subscription. ``gap`` is called after a reconnect: messages may have been missed.
 
     ``plain``, if there is one, may get messages instead of ``deliver`` that want an answer and have
@@ -76,7 +77,7 @@ class Acks(NamedTuple):
 
 
 @final
-class Routes:
+class Subscriptions:
     """All our subscriptions of one connection, in the order of their making.
 
     Attributes:
@@ -86,8 +87,8 @@ class Routes:
 
     def __init__(self) -> None:
         self._numbers = count(FIRST_SID)
-        self._by_sid: dict[int, Route] = {}
-        self.by_text: dict[bytes, Route] = {}
+        self._by_sid: dict[int, Subscription] = {}
+        self.by_text: dict[bytes, Subscription] = {}
         self.acks = Acks(re.compile(rb"(?!)").match, _nothing)
 
     def add(
@@ -98,7 +99,7 @@ class Routes:
         queue: str = "",
         gap: Callable[[], None] | None = None,
         plain: OnPlain | None = None,
-    ) -> Route:
+    ) -> Subscription:
         """Make a subscription; the caller tells the server.
 
         Raises:
@@ -106,21 +107,23 @@ class Routes:
         """
         if queue:
             check_queue(queue)
-        route = Route(next(self._numbers), check_filter(subject), queue, deliver, gap, plain)
-        self._by_sid[route.sid] = route
-        self.by_text[b"%d" % route.sid] = route
-        return route
+        subscription = Subscription(
+            next(self._numbers), check_filter(subject), queue, deliver, gap, plain
+        )
+        self._by_sid[subscription.sid] = subscription
+        self.by_text[b"%d" % subscription.sid] = subscription
+        return subscription
 
-    def remove(self, route: Route) -> None:
+    def remove(self, subscription: Subscription) -> None:
         """Forget a subscription; what still comes for it is dropped."""
-        self._by_sid.pop(route.sid, None)
-        self.by_text.pop(b"%d" % route.sid, None)
+        self._by_sid.pop(subscription.sid, None)
+        self.by_text.pop(b"%d" % subscription.sid, None)
 
-    def find(self, sid: int) -> Route | None:
+    def find(self, sid: int) -> Subscription | None:
         """Return the subscription of a number, None if it is not ours."""
         return self._by_sid.get(sid)
 
-    def all(self) -> list[Route]:
+    def all(self) -> list[Subscription]:
         """Return all subscriptions."""
         return list(self._by_sid.values())
 
