@@ -271,15 +271,6 @@ def timeout_payload(timeout_ns: int) -> dict[str, object]:
     return {"error": error, "failure_type": FailureType.RETRIABLE.value}
 
 
-def outcome_id(task: Task, kind: str) -> str:
-    """Return the id of ``step.completed`` or ``step.failed`` of a task.
-
-    A completion and a failure have two ids: the server keeps them both, and that there is only one
-    outcome is seen to by the worker (``worker.engine.settle``).
-    """
-    return _msg_id(task, kind, task.attempt)
-
-
 def _msg_id(task: Task, kind: str, number: int) -> str:
     """Return an event's id, which says the attempt's number if there is one.
 
